@@ -1,0 +1,34 @@
+"""Names of the Kafka headers, written once. Values are UTF-8 text.
+
+``traceparent`` follows W3C Trace Context; the ``errors.*`` names on dead letters follow Kafka
+Connect's
+dead letter queue (KIP-298) and Kafka Streams' (KIP-1034) under a prefix of our own.
+"""
+
+from typing import Final
+
+CORRELATION_ID: Final = "correlation-id"
+"""Id of the whole conversation; a command without one starts a conversation named by its command
+id.
+"""
+
+CAUSATION_ID: Final = "causation-id"
+"""Id of the message that directly caused this one; for an event, the command's id."""
+
+TRACEPARENT: Final = "traceparent"
+"""W3C Trace Context, passed on unchanged from a command to what follows from it."""
+
+REPLY_PARTITION: Final = "reply-partition"
+"""On a command: the partition of ``<prefix>.replies`` where its sender waits for the outcome."""
+
+AGGREGATE_VERSION: Final = "aggregate-version"
+"""On a tombstone, which has no value: the version at which the aggregate (or part) was deleted."""
+
+ERROR_CODE: Final = "orderflow.errors.code"
+ERROR_MESSAGE: Final = "orderflow.errors.message"
+ERROR_STAGE: Final = "orderflow.errors.stage"
+ERROR_TOPIC: Final = "orderflow.errors.topic"
+ERROR_PARTITION: Final = "orderflow.errors.partition"
+ERROR_OFFSET: Final = "orderflow.errors.offset"
+ERROR_TIMESTAMP: Final = "orderflow.errors.timestamp"
+ERROR_STACKTRACE: Final = "orderflow.errors.stacktrace"

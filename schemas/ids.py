@@ -1,0 +1,50 @@
+"""Identifiers of aggregates, commands and the parts of an aggregate.
+
+An id is a record key, a piece of a Redis key and a word on a command line, so its alphabet leaves
+out
+what those give a meaning of their own: ``/`` (parts), ``{`` and ``}`` (Redis hash tags), control
+characters.
+"""
+
+import re
+from typing import Annotated, Final
+
+from pydantic import StringConstraints
+
+MAX_ID_LENGTH: Final = 128
+ID_PATTERN: Final = r"^[A-Za-z0-9](?:[A-Za-z0-9 ._:@+\-]{0,126}[A-Za-z0-9._:@+\-])?$"
+PART_SEPARATOR: Final = "/"
+
+Id = Annotated[str, StringConstraints(pattern=ID_PATTERN, max_length=MAX_ID_LENGTH)]
+"""1 to 128 characters: letters, digits and ``._:@+-``, blanks inside; it starts with a letter or
+digit.
+"""
+
+_is_id = re.compile(ID_PATTERN, re.ASCII).fullmatch
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` can be an aggregate id, a command id or a part id."""
+    return _is_id(text) is not None and not text.endswith("\n")
+
+
+def part_key(aggregate_id: str, part_id: str) -> str:
+    """Record key of one part of an aggregate, e.g. the reservation ``o-7`` of SKU ``A`` is
+    ``A/o-7``.
+    """
+    return f"{aggregate_id}{PART_SEPARATOR}{part_id}"
+
+
+def is_part_key(key: str) -> bool:
+    """Whether a key of an events topic names a part (a reservation) and not the aggregate itself."""
+    return PART_SEPARATOR in key
+
+
+def outcome_key(aggregate_id: str, command_id: str) -> bytes:
+    """Record key of an outcome: command ids are unique within their aggregate."""
+    return f"{aggregate_id}{PART_SEPARATOR}{command_id}".encode()
+
+
+def reply_key(aggregate: str, aggregate_id: str, command_id: str) -> bytes:
+    """Record key of a reply, by which a waiting client knows its own without decoding the others'."""
+    return f"{aggregate}{PART_SEPARATOR}{aggregate_id}{PART_SEPARATOR}{command_id}".encode()

@@ -1,0 +1,27 @@
+"""Money: whole minor units (pence, cents) and an ISO 4217 currency code. No floats anywhere.
+
+Amounts stay within 2**53 - 1, the largest integer that every JSON reader and Redis' Lua keep exact.
+"""
+
+from typing import Annotated, Final
+
+from pydantic import Field, StringConstraints
+
+MAX_AMOUNT: Final = 2**53 - 1
+MAX_UNIT_PRICE: Final = 10**9
+MAX_QUANTITY: Final = 10**6
+"""One line's price times its quantity is at most 1e15; an order of several is checked against
+MAX_AMOUNT.
+"""
+
+Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+"""Three capital letters, ISO 4217."""
+
+Amount = Annotated[int, Field(gt=0, le=MAX_AMOUNT)]
+"""A positive amount in minor units."""
+
+UnitPrice = Annotated[int, Field(ge=0, le=MAX_UNIT_PRICE)]
+"""Price of one piece in minor units; zero is a gift."""
+
+Quantity = Annotated[int, Field(gt=0, le=MAX_QUANTITY)]
+"""A positive number of pieces."""

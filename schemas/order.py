@@ -1,0 +1,77 @@
+"""An order: events and state on the wire. Key: order id."""
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+
+class OrderLine(msgspec.Struct, frozen=True):
+    """``quantity`` pieces of ``sku`` at ``unit_price`` minor units each."""
+
+    sku: str
+    quantity: int
+    unit_price: int
+
+
+class OrderCreated(msgspec.Struct, frozen=True):
+    """A user ordered; ``total`` is the sum over the lines in minor units of ``currency``."""
+
+    user_id: str
+    currency: str
+    lines: tuple[OrderLine, ...]
+    total: int
+
+
+class OrderConfirmed(msgspec.Struct, frozen=True):
+    """Stock and payment are certain."""
+
+
+class OrderCancelled(msgspec.Struct, frozen=True):
+    """The order will not be fulfilled."""
+
+    reason: str
+
+
+class OrderShipped(msgspec.Struct, frozen=True):
+    """The goods are on their way."""
+
+    tracking: str | None = None
+
+
+class OrderDelivered(msgspec.Struct, frozen=True):
+    """The goods have arrived."""
+
+
+OrderEvent = OrderCreated | OrderConfirmed | OrderCancelled | OrderShipped | OrderDelivered
+
+
+class OrderStatus(StrEnum):
+    """Where an order stands; commands/order.py has the table of moves."""
+
+    CREATED = "created"
+    CONFIRMED = "confirmed"
+    CANCELLED = "cancelled"
+    SHIPPED = "shipped"
+    DELIVERED = "delivered"
+
+
+class OrderState(msgspec.Struct, frozen=True):
+    """The whole order after an event. Its size is fixed by its lines when it is created."""
+
+    status: OrderStatus
+    user_id: str
+    currency: str
+    lines: tuple[OrderLine, ...]
+    total: int
+    created_at_ms: int
+    updated_at_ms: int
+
+
+EVENTS: Final[tuple[type[OrderEvent], ...]] = (
+    OrderCreated,
+    OrderConfirmed,
+    OrderCancelled,
+    OrderShipped,
+    OrderDelivered,
+)

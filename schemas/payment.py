@@ -1,0 +1,70 @@
+"""A payment: events and state on the wire. Key: payment id. Amounts are minor units of
+``currency``.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+
+class PaymentRequested(msgspec.Struct, frozen=True):
+    """Somebody is to pay ``amount`` for an order."""
+
+    order_id: str
+    amount: int
+    currency: str
+
+
+class PaymentCaptured(msgspec.Struct, frozen=True):
+    """The money was taken; ``reference`` is the gateway's."""
+
+    amount: int
+    reference: str | None = None
+
+
+class PaymentFailed(msgspec.Struct, frozen=True):
+    """The money was not taken and will not be."""
+
+    reason: str
+
+
+class PaymentRefunded(msgspec.Struct, frozen=True):
+    """``amount`` went back; several refunds never exceed what was captured."""
+
+    amount: int
+    reason: str | None = None
+
+
+PaymentEvent = PaymentRequested | PaymentCaptured | PaymentFailed | PaymentRefunded
+
+
+class PaymentStatus(StrEnum):
+    """Where a payment stands; commands/payment.py has the table of moves."""
+
+    REQUESTED = "requested"
+    CAPTURED = "captured"
+    FAILED = "failed"
+    PARTIALLY_REFUNDED = "partially_refunded"
+    REFUNDED = "refunded"
+
+
+class PaymentState(msgspec.Struct, frozen=True):
+    """The whole payment after an event: ``0 <= refunded <= captured <= requested``."""
+
+    status: PaymentStatus
+    order_id: str
+    currency: str
+    requested: int
+    captured: int
+    refunded: int
+    created_at_ms: int
+    updated_at_ms: int
+
+
+EVENTS: Final[tuple[type[PaymentEvent], ...]] = (
+    PaymentRequested,
+    PaymentCaptured,
+    PaymentFailed,
+    PaymentRefunded,
+)

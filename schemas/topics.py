@@ -1,0 +1,108 @@
+"""Every topic, as data: its name, how many partitions, and why it is configured as it is.
+
+``commands``, ``events``, ``history`` and ``outcomes`` of one aggregate have the same number of
+partitions:
+record *n* of each lies on the partition of its aggregate, and one processor owns them together.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+AGGREGATES: Final = ("user", "inventory", "order", "payment")
+
+_HOUR_MS: Final = 3_600_000
+_DAY_MS: Final = 24 * _HOUR_MS
+MAX_RECORD_BYTES: Final = 8 * 1024 * 1024
+"""Events carry state and data, so they may be larger than the command (at most 512 KiB) behind
+them.
+"""
+
+IDEMPOTENCY_WINDOW_MS: Final = 48 * _HOUR_MS
+"""How long a repeated command id gets its first outcome again: twice the 24 hours that are
+promised.
+"""
+
+TOMBSTONE_RETENTION_MS: Final = 7 * _DAY_MS
+"""How long a deletion can be read from a compacted topic; who was away longer starts from an empty
+state.
+"""
+
+_COMPACTED: Final = {
+    "cleanup.policy": "compact",
+    "delete.retention.ms": str(TOMBSTONE_RETENTION_MS),
+    "min.cleanable.dirty.ratio": "0.1",  # a rebuild reads little more than one record an aggregate
+    "max.message.bytes": str(MAX_RECORD_BYTES),
+}
+_FOR_EVER: Final = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "max.message.bytes": str(MAX_RECORD_BYTES),
+}
+
+
+def _expires(ms: int) -> dict[str, str]:
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(ms),
+        "max.message.bytes": str(MAX_RECORD_BYTES),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """One topic as it should be. ``config`` holds topic-level Kafka options as strings."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Names and specifications of all topics under one prefix."""
+
+    prefix: str
+    partitions: int
+    reply_partitions: int = 16
+
+    def commands(self, aggregate: str) -> str:
+        """Commands, key = aggregate id."""
+        return f"{self.prefix}.{aggregate}.commands"
+
+    def events(self, aggregate: str) -> str:
+        """Compacted: newest event and state of every aggregate."""
+        return f"{self.prefix}.{aggregate}.events"
+
+    def history(self, aggregate: str) -> str:
+        """Every event for ever: the event store."""
+        return f"{self.prefix}.{aggregate}.history"
+
+    def outcomes(self, aggregate: str) -> str:
+        """One outcome a command, key ``aggregate id/command id``: answers, and the memory of the
+        idempotency.
+        """
+        return f"{self.prefix}.{aggregate}.outcomes"
+
+    @property
+    def replies(self) -> str:
+        """Copies of outcomes for senders that wait, on the partition each of them asked for."""
+        return f"{self.prefix}.replies"
+
+    @property
+    def dead_letters(self) -> str:
+        """What could not be handled, bytes untouched, cause in headers."""
+        return f"{self.prefix}.dead-letters"
+
+    def specs(self) -> Iterator[TopicSpec]:
+        """All topics, in a stable order."""
+        for aggregate in AGGREGATES:
+            yield TopicSpec(self.commands(aggregate), self.partitions, _expires(7 * _DAY_MS))
+            yield TopicSpec(self.events(aggregate), self.partitions, _COMPACTED)
+            yield TopicSpec(self.history(aggregate), self.partitions, _FOR_EVER)
+            yield TopicSpec(
+                self.outcomes(aggregate), self.partitions, _expires(IDEMPOTENCY_WINDOW_MS)
+            )
+        yield TopicSpec(self.replies, self.reply_partitions, _expires(_HOUR_MS))
+        yield TopicSpec(self.dead_letters, 1, _FOR_EVER)
