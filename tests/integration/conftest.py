@@ -1,0 +1,15 @@
+"""Everything in this folder talks to a real Kafka and a real Redis, and is marked so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:  # the hook sees the items of all folders
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.integration)
