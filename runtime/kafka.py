@@ -1,0 +1,134 @@
+"""Configurations of the librdkafka clients, each option with its why; nothing else builds a client.
+
+Every configuration starts from the connection (addresses, TLS, SASL) and ends with what the
+operator
+passes through in ``KAFKA_OPTION_*``.
+"""
+
+from typing import Any, Final
+
+from runtime.settings import Settings, kafka_options
+from schemas.topics import MAX_RECORD_BYTES
+
+TRANSACTION_TIMEOUT_MS: Final = 10_000
+"""A killed processor's open transaction hides what comes after it for at most this long."""
+
+SESSION_TIMEOUT_MS: Final = 10_000
+"""A killed processor's partitions are given to another one after this long."""
+
+MAX_POLL_INTERVAL_MS: Final = 60_000
+"""A processor that does not come back for its next batch in this time is taken for dead."""
+
+TRANSACTION_RETRY_BACKOFF_MS: Final = 2
+TRANSACTION_RETRY_BACKOFF_MAX_MS: Final = 10
+"""After a commit the broker answers CONCURRENT_TRANSACTIONS until the markers are written;
+librdkafka's
+default pause of 100 ms would be the pipeline's latency."""
+
+
+class KafkaNotConfigured(RuntimeError):
+    """No broker address: set KAFKA_BOOTSTRAP_SERVERS, or start the embedded servers with
+    `orderflow up`.
+    """
+
+
+def connection(settings: Settings) -> dict[str, Any]:
+    """Options every client needs. Raises KafkaNotConfigured without a broker address."""
+    if settings.kafka_bootstrap_servers is None:
+        raise KafkaNotConfigured(KafkaNotConfigured.__doc__)
+    options: dict[str, Any] = {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "security.protocol": settings.kafka_security_protocol,
+    }
+    if settings.kafka_security_protocol.startswith("SASL"):
+        password = settings.kafka_sasl_password
+        options |= {
+            "sasl.mechanism": settings.kafka_sasl_mechanism,
+            "sasl.username": settings.kafka_sasl_username or "",
+            "sasl.password": password.get_secret_value() if password else "",
+        }
+    for option, path in (
+        ("ssl.ca.location", settings.kafka_ssl_ca_location),
+        ("ssl.certificate.location", settings.kafka_ssl_certificate_location),
+        ("ssl.key.location", settings.kafka_ssl_key_location),
+    ):
+        if path is not None:
+            options[option] = str(path)
+    return options | kafka_options()
+
+
+def admin(settings: Settings) -> dict[str, Any]:
+    """For topics and offsets."""
+    return connection(settings)
+
+
+def producer(settings: Settings) -> dict[str, Any]:
+    """A plain producer: idempotent, so that a retry never doubles or reorders a command."""
+    return connection(settings) | {
+        "partitioner": "murmur2_random",  # as every official client; librdkafka's default is CRC32
+        "enable.idempotence": True,
+        "acks": "all",
+        "compression.type": "lz4",
+        "linger.ms": 2,  # lets a burst share a request, adds less than a transaction takes
+        "message.max.bytes": MAX_RECORD_BYTES,
+        "delivery.timeout.ms": 60_000,
+        "queue.buffering.max.messages": 200_000,  # beyond it a sender waits: back-pressure
+    }
+
+
+def transactional_producer(settings: Settings, transactional_id: str) -> dict[str, Any]:
+    """The processor's producer. Its id names the process' slot, so a restart fences what it was
+    before.
+    """
+    return producer(settings) | {
+        "transactional.id": transactional_id,
+        "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+        # librdkafka refuses a longer delivery timeout than the transaction has.
+        "delivery.timeout.ms": TRANSACTION_TIMEOUT_MS,
+        "retry.backoff.ms": TRANSACTION_RETRY_BACKOFF_MS,
+        "retry.backoff.max.ms": TRANSACTION_RETRY_BACKOFF_MAX_MS,
+        "linger.ms": 1,  # the batch is already whole when it is produced; the commit flushes
+    }
+
+
+def group_consumer(settings: Settings, group_id: str) -> dict[str, Any]:
+    """A processor's consumer: its offsets are committed by the producer's transaction alone."""
+    return connection(settings) | {
+        "group.id": group_id,
+        "group.protocol": "classic",
+        "partition.assignment.strategy": "cooperative-sticky",  # a rebalance stops only what moves
+        "session.timeout.ms": SESSION_TIMEOUT_MS,
+        "heartbeat.interval.ms": SESSION_TIMEOUT_MS // 4,
+        "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # Lost offsets must not skip (`latest`) or repeat (`earliest`) commands in silence; a
+        # partition
+        # without any is set to its beginning by the processor when it is assigned.
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "fetch.wait.max.ms": 100,
+        "fetch.min.bytes": 1,
+        "queued.max.messages.kbytes": 16_384,  # a partition's prefetch; bounds the memory
+    }
+
+
+def reader(settings: Settings) -> dict[str, Any]:
+    """A consumer outside of any group, for restoring, replies and rebuilds: it is told where to
+    read.
+
+    End-of-partition events tell how far it has come: the last readable record can lie well before
+    the end
+    offset, behind transaction markers and compacted records.
+    """
+    return connection(settings) | {
+        "group.id": "unused",  # the client demands one; nothing is committed under it
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "fetch.wait.max.ms": 100,
+        "fetch.min.bytes": 1,
+        "queued.max.messages.kbytes": 65_536,
+    }
