@@ -1,0 +1,174 @@
+"""The edge: from the bytes of a Kafka record to a command the domain can judge, or to the reason
+why not.
+
+Pure. Everything that comes in is either a ``Request`` (it has an id, so it gets an outcome, be it a
+refusal) or ``Unanswerable`` (nobody can be answered: dead letters).
+"""
+
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+from pydantic import ValidationError
+
+from commands.aggregate import Aggregate, Command
+from schemas.ids import is_id
+from schemas.partitioner import partition_for
+from schemas.records import MAX_COMMAND_BYTES, SCHEMA_VERSION, CommandRecord, decode_command
+from schemas.rejections import Code, Rejection
+
+DIGEST_BYTES: Final = 8
+"""Tells a repeated command from another under the same id, within one aggregate: 64 bits are
+plenty.
+"""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A command with an id. ``command`` is None when ``rejection`` says what is wrong with it."""
+
+    aggregate_id: str
+    command_id: str
+    type: str
+    digest: str
+    expected_version: int | None = None
+    command: Command | None = None
+    rejection: Rejection | None = None
+
+
+class Unanswerable(msgspec.Struct, frozen=True):
+    """A record without a usable key or command id."""
+
+    rejection: Rejection
+
+
+class _JustTheId(msgspec.Struct):
+    command_id: str
+
+
+_id_decoder = msgspec.json.Decoder(_JustTheId)
+
+
+class Edge:
+    """Reads the commands of one aggregate from its topic of ``partitions`` partitions."""
+
+    def __init__(self, aggregate: Aggregate, partitions: int) -> None:
+        self._aggregate = aggregate
+        self._partitions = partitions
+        self._models = {model.__name__: model for model in aggregate.commands}
+
+    def read(
+        self, key: bytes | None, value: bytes | None, partition: int
+    ) -> Request | Unanswerable:
+        """Never raises, whatever the bytes are."""
+        aggregate_id = _text(key)
+        if aggregate_id is None or not is_id(aggregate_id):
+            return _unanswerable(
+                Code.INVALID_KEY, "the record key must be the aggregate id: 1 to 128 characters of "
+                "letters, digits, blanks and ._:@+-, beginning with a letter or digit",
+            )  # fmt: skip
+        try:
+            record = decode_command(value or b"")
+        except msgspec.DecodeError as error:
+            return _malformed(aggregate_id, value or b"", str(error))
+        if not is_id(record.command_id):
+            return _unanswerable(
+                Code.INVALID_COMMAND_ID, "command_id must be 1 to 128 characters of letters, digits, "
+                "blanks and ._:@+-", "command_id",
+            )  # fmt: skip
+        return self._request(aggregate_id, record, value or b"", key or b"", partition)
+
+    def _request(
+        self, aggregate_id: str, record: CommandRecord, value: bytes, key: bytes, partition: int
+    ) -> Request:
+        try:
+            rejection = self._refuse_envelope(record, value, key, partition)
+            if rejection is None:
+                command = self._models[record.type].model_validate_json(bytes(record.data))
+                return Request(
+                    aggregate_id,
+                    record.command_id,
+                    record.type,
+                    _digest(record, command.model_dump_json().encode()),
+                    record.expected_version,
+                    command,
+                )
+        except ValidationError as error:
+            rejection = _invalid_data(error)
+        return Request(
+            aggregate_id,
+            record.command_id,
+            record.type,
+            _digest(record, bytes(record.data)),
+            record.expected_version,
+            rejection=rejection,
+        )
+
+    def _refuse_envelope(
+        self, record: CommandRecord, value: bytes, key: bytes, partition: int
+    ) -> Rejection | None:
+        if len(value) > MAX_COMMAND_BYTES:
+            return Rejection(
+                Code.TOO_LARGE,
+                f"the command has {len(value)} bytes; at most {MAX_COMMAND_BYTES} are accepted",
+            )
+        right = partition_for(key, self._partitions)
+        if partition != right:
+            return Rejection(
+                Code.WRONG_PARTITION,
+                f"this key belongs on partition {right}, but the command came on {partition}: let the "
+                "producer use Kafka's murmur2 partitioner (librdkafka: partitioner=murmur2_random)",
+            )
+        if record.type not in self._models:
+            known = ", ".join(self._models)
+            return Rejection(
+                Code.UNKNOWN_TYPE,
+                f"{record.type!r} is no command of this topic, which takes {known}",
+                "type",
+            )
+        if record.schema_version != SCHEMA_VERSION:
+            return Rejection(
+                Code.UNSUPPORTED_SCHEMA_VERSION,
+                f"schema version {record.schema_version} of {record.type} is not known here; "
+                f"version {SCHEMA_VERSION} is",
+                "schema_version",
+            )
+        return None
+
+
+def _text(key: bytes | None) -> str | None:
+    try:
+        return None if key is None else key.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _unanswerable(code: Code, message: str, field: str | None = None) -> Unanswerable:
+    return Unanswerable(Rejection(code, message, field))
+
+
+def _malformed(aggregate_id: str, value: bytes, reason: str) -> Request | Unanswerable:
+    """A broken envelope still gets an outcome when its command id can be made out."""
+    rejection = Rejection(Code.MALFORMED, f"not a command: {reason}")
+    try:
+        command_id = _id_decoder.decode(value).command_id
+    except msgspec.DecodeError:
+        return Unanswerable(rejection)
+    if not is_id(command_id):
+        return Unanswerable(rejection)
+    digest = blake2b(value, digest_size=DIGEST_BYTES).hexdigest()
+    return Request(aggregate_id, command_id, "", digest, rejection=rejection)
+
+
+def _digest(record: CommandRecord, data: bytes) -> str:
+    """Of the meaning and not of the bytes: blanks and the order of fields make no other command."""
+    head = f"{record.type}\n{record.schema_version}\n{record.expected_version}\n".encode()
+    return blake2b(head + data, digest_size=DIGEST_BYTES).hexdigest()
+
+
+def _invalid_data(error: ValidationError) -> Rejection:
+    """The first thing that is wrong, with its path, e.g. ``lines.3.quantity``."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or None
+    more = error.error_count() - 1
+    others = f" (and {more} more)" if more else ""
+    return Rejection(Code.INVALID_DATA, f"{first['msg']}{others}", field)

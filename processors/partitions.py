@@ -1,0 +1,221 @@
+"""The partitions a processor owns: their stores, their restore, and what a rebalance does to them.
+
+The consumer calls ``on_assign``, ``on_revoke`` and ``on_lost`` inside of ``consume``, so never in
+the middle
+of a transaction: everything decided before is committed or discarded by then.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+
+from processors.decider import Decider
+from processors.restore import Restorer, topic_ids
+from processors.state_store import PartitionState
+from processors.transaction import NextOffsets
+from runtime import kafka, topic_admin
+from runtime.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CALL_TIMEOUT_S: Final = 10.0
+COMMITTED_TIMEOUT_S: Final = 3 * kafka.TRANSACTION_TIMEOUT_MS / 1000
+"""Offsets in a dead processor's open transaction are only known when that has ended."""
+
+Place = tuple[str, int]
+
+
+class OffsetsLost(RuntimeError):
+    """The group's offsets are gone although commands were processed, so where to go on is unknown."""
+
+
+class OwnedPartitions:
+    """Everything a processor holds for each command partition assigned to it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        consumer: Consumer,
+        directory: Path,
+        new_decider: Callable[[str, int, PartitionState], Decider],
+    ) -> None:
+        self._settings = settings
+        self._topics = topic_admin.topics_of(settings)
+        self._consumer = consumer
+        self._directory = directory / settings.topic_prefix
+        self._new_decider = new_decider
+        self._restorer = Restorer(settings)
+        self._stores: dict[Place, PartitionState] = {}
+        self._deciders: dict[Place, Decider] = {}
+        self._paused: set[Place] = set()
+
+    @property
+    def restoring(self) -> bool:
+        """Whether some partition waits for its state."""
+        return bool(self._paused)
+
+    def decider(self, topic: str, partition: int) -> Decider:
+        """Who decides the commands of a partition."""
+        return self._deciders[topic, partition]
+
+    def on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """New partitions: opens their stores, starts their restore, and pauses them until it is
+        done.
+        """
+        if not partitions:
+            return
+        starts = self._starts(partitions)
+        consumer.incremental_assign(starts)
+        places = [(p.topic, p.partition) for p in partitions]
+        self._open(places)
+        self._pause(places)
+        logger.info("assigned %s", _names(places))
+
+    def on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Partitions that go to another processor; all that was decided on them is committed."""
+        self._release([(p.topic, p.partition) for p in partitions], "revoked")
+
+    def on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Partitions that another one has already; nothing is under way that could still be
+        committed.
+        """
+        self._release([(p.topic, p.partition) for p in partitions], "lost")
+
+    def restore_step(self) -> None:
+        """Restores a little, and lets the partitions be consumed whose state is known."""
+        if not self._paused:
+            return
+        if self._restorer.busy:
+            self._restorer.step()
+        ready = [place for place in self._paused if not self._is_restoring(place)]
+        if ready:
+            self._paused.difference_update(ready)
+            self._consumer.resume([TopicPartition(*place) for place in ready])
+            logger.info("ready %s", _names(ready))
+
+    def committed(self, ends: NextOffsets) -> None:
+        """A transaction stands: every decider keeps what it decided in it."""
+        for (topic, partition), decider in self._deciders.items():
+            aggregate = self._aggregate(topic)
+            decider.committed(
+                ends.get((self._topics.events(aggregate), partition)),
+                ends.get((self._topics.outcomes(aggregate), partition)),
+            )
+
+    def rewind(self) -> None:
+        """After a failed transaction: back to the committed offsets, and to the state of the
+        topics.
+
+        Whether the transaction stands may be unknown, so the stores read on from their checkpoints.
+        """
+        places = list(self._stores)
+        for decider in self._deciders.values():
+            decider.discard()
+        starts = self._starts([TopicPartition(*place) for place in places])
+        self._pause(places)
+        for start in starts:
+            self._consumer.seek(start)
+
+    def offsets_lost(self, where: str, why: str) -> OffsetsLost:
+        """The error for a partition whose offset is gone, with the way out."""
+        return OffsetsLost(
+            f"{where}: {why}. Set the group's offsets with kafka-consumer-groups --reset-offsets: "
+            "--to-earliest decides old commands again (ids of the last 48 hours are recognised), "
+            "--to-latest leaves out what was not processed."
+        )
+
+    def close(self) -> None:
+        """Releases everything."""
+        self._release(list(self._stores), "closed")
+        self._restorer.close()
+
+    def _open(self, places: list[Place]) -> None:
+        aggregates = {self._aggregate(topic) for topic, _ in places}
+        names = [
+            name(aggregate)
+            for aggregate in sorted(aggregates)
+            for name in (self._topics.events, self._topics.outcomes)
+        ]
+        ids = topic_ids(self._settings, names)
+        for topic, partition in places:
+            aggregate = self._aggregate(topic)
+            store = PartitionState(
+                self._directory / f"{aggregate}-{partition}",
+                ids[self._topics.events(aggregate)],
+                ids[self._topics.outcomes(aggregate)],
+            )
+            self._stores[topic, partition] = store
+            self._deciders[topic, partition] = self._new_decider(topic, partition, store)
+
+    def _pause(self, places: list[Place]) -> None:
+        self._consumer.pause([TopicPartition(*place) for place in places])
+        self._paused.update(places)
+        copies = {}
+        for topic, partition in places:
+            aggregate, store = self._aggregate(topic), self._stores[topic, partition]
+            copies[self._topics.events(aggregate), partition] = store.states
+            copies[self._topics.outcomes(aggregate), partition] = store.inbox
+        self._restorer.drop(list(copies))
+        self._restorer.add(copies)
+
+    def _release(self, places: list[Place], why: str) -> None:
+        for topic, partition in places:
+            aggregate = self._aggregate(topic)
+            self._restorer.drop(
+                [
+                    (self._topics.events(aggregate), partition),
+                    (self._topics.outcomes(aggregate), partition),
+                ]
+            )
+            self._paused.discard((topic, partition))
+            self._deciders.pop((topic, partition), None)
+            store = self._stores.pop((topic, partition), None)
+            if store is not None:
+                store.close()
+        if places:
+            logger.info("%s %s", why, _names(places))
+
+    def _starts(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Where to read on: the committed offset; the beginning where nothing was ever processed."""
+        deadline = time.monotonic() + COMMITTED_TIMEOUT_S
+        while True:
+            try:
+                committed = self._consumer.committed(partitions, CALL_TIMEOUT_S)
+                break
+            except KafkaException as error:
+                if time.monotonic() > deadline:
+                    raise
+                logger.info("waiting for the group's offsets: %s", error.args[0].str())
+        for at in committed:
+            if at.error is not None:
+                raise KafkaException(at.error)
+            if at.offset < 0:
+                self._require_untouched(at)
+                at.offset = OFFSET_BEGINNING
+        return committed
+
+    def _require_untouched(self, at: TopicPartition) -> None:
+        outcomes = TopicPartition(self._topics.outcomes(self._aggregate(at.topic)), at.partition)
+        _, end = self._consumer.get_watermark_offsets(outcomes, CALL_TIMEOUT_S)
+        if end > 0:
+            raise self.offsets_lost(
+                f"{at.topic}-{at.partition}", f"no offset of the group, but {end} outcomes"
+            )
+
+    def _is_restoring(self, place: Place) -> bool:
+        topic, partition = place
+        aggregate = self._aggregate(topic)
+        return self._restorer.is_restoring(
+            self._topics.events(aggregate), partition
+        ) or self._restorer.is_restoring(self._topics.outcomes(aggregate), partition)
+
+    def _aggregate(self, commands_topic: str) -> str:
+        return commands_topic.split(".")[-2]
+
+
+def _names(places: list[Place]) -> str:
+    return ", ".join(f"{topic}-{partition}" for topic, partition in sorted(places))

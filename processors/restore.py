@@ -1,0 +1,179 @@
+"""Brings the local copies of newly assigned partitions up to date with their topics.
+
+Reads, read_committed, from each copy's checkpoint up to the *high watermark* found at the start.
+Not up to
+the last stable offset: an open transaction of a dead processor would hide what was committed
+behind it. The
+restore waits until that transaction is ended (by its timeout, at the latest) and only then is done.
+"""
+
+import logging
+import time
+from collections import defaultdict
+from typing import Final
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from processors.state_store import PartitionCopy
+from runtime import kafka
+from runtime.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+BATCH: Final = 10_000
+POLL_S: Final = 0.05
+STALLED_AFTER_S: Final = 6 * kafka.TRANSACTION_TIMEOUT_MS / 1000
+PROGRESS_EVERY_S: Final = 2.0
+TIMEOUT_S: Final = 30.0
+
+TopicAndPartition = tuple[str, int]
+
+
+class RestoreStalled(RuntimeError):
+    """State could not be read up to the high watermark, and nothing moved for a minute."""
+
+
+class TopicsMissing(RuntimeError):
+    """A topic is not there. Create the topics with `orderflow topics apply`."""
+
+
+def topic_ids(settings: Settings, topics: list[str]) -> dict[str, str]:
+    """The broker's id of each topic: a topic deleted and made anew has another. Raises
+    TopicsMissing.
+    """
+    client = AdminClient(kafka.admin(settings))  # its futures fail when it is collected before them
+    futures = client.describe_topics(TopicCollection(topics))
+    ids = {}
+    for topic, future in futures.items():
+        try:
+            ids[topic] = str(future.result().topic_id)
+        except KafkaException as error:
+            raise TopicsMissing(
+                f"{topic}: {error.args[0].str()}. {TopicsMissing.__doc__}"
+            ) from error
+    return ids
+
+
+class Restorer:
+    """Restores any number of copies at once; ``step`` until it is done, and meanwhile do other
+    things.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._admin = AdminClient(kafka.admin(settings))
+        self._consumer = Consumer(kafka.reader(settings))
+        self._copies: dict[TopicAndPartition, PartitionCopy] = {}
+        self._targets: dict[TopicAndPartition, int] = {}
+        self._records = 0
+        self._moved_at = self._told_at = time.monotonic()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any copy is not up to date yet."""
+        return bool(self._targets)
+
+    def is_restoring(self, topic: str, partition: int) -> bool:
+        """Whether this copy is not up to date yet."""
+        return (topic, partition) in self._targets
+
+    def add(self, copies: dict[TopicAndPartition, PartitionCopy]) -> None:
+        """Starts to restore these. Raises KafkaException when the broker does not answer."""
+        if not copies:
+            return
+        low = self._offsets(list(copies), OffsetSpec.earliest())
+        high = self._offsets(list(copies), OffsetSpec.latest())
+        starts = []
+        for at, copy in copies.items():
+            if (copy.next_offset or 0) > high[at]:
+                logger.warning("%s-%d is shorter than its local copy: starting anew", *at)
+                copy.reset()
+            start = max(copy.next_offset or 0, low[at])
+            self._copies[at] = copy
+            if start < high[at]:
+                self._targets[at] = high[at]
+                starts.append(TopicPartition(*at, start or OFFSET_BEGINNING))
+        if starts:
+            self._consumer.incremental_assign(starts)
+            self._moved_at = time.monotonic()
+
+    def drop(self, partitions: list[TopicAndPartition]) -> None:
+        """Forgets copies whose partitions were taken away."""
+        for at in partitions:
+            self._copies.pop(at, None)
+            self._finish(at)
+
+    def step(self) -> None:
+        """Reads a little. Raises RestoreStalled, KafkaException."""
+        changes: dict[TopicAndPartition, dict[bytes, bytes | None]] = defaultdict(dict)
+        reached: dict[TopicAndPartition, int] = {}
+        for message in self._consumer.consume(BATCH, POLL_S):
+            error = message.error()
+            at, offset = _place(message)
+            if error is None:
+                changes[at][_bytes(message.key()) or b""] = _bytes(message.value())
+                reached[at] = offset + 1
+                self._records += 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                reached[at] = offset
+            elif not error.retriable():
+                raise KafkaException(error)
+        for at, offset in reached.items():
+            if at in self._copies:
+                self._copies[at].write(changes[at], offset)
+                if offset >= self._targets.get(at, 0):
+                    self._finish(at)
+        self._watch(bool(reached))
+
+    def close(self) -> None:
+        """Stops reading."""
+        self._consumer.close()
+
+    def _finish(self, at: TopicAndPartition) -> None:
+        if self._targets.pop(at, None) is not None:
+            self._consumer.incremental_unassign([TopicPartition(*at)])
+
+    def _watch(self, moved: bool) -> None:
+        now = time.monotonic()
+        if moved:
+            self._moved_at = now
+        elif self.busy and now - self._moved_at > STALLED_AFTER_S:
+            waiting = ", ".join(f"{topic}-{partition}" for topic, partition in self._targets)
+            raise RestoreStalled(
+                f"nothing could be read for {STALLED_AFTER_S:g} s, but {waiting} did not reach the high "
+                "watermark: a transaction hangs open (kafka-transactions find-hanging), or a broker is gone"
+            )
+        if self.busy and now - self._told_at > PROGRESS_EVERY_S:
+            self._told_at = now
+            logger.info("restoring: %d records, %d copies left", self._records, len(self._targets))
+
+    def _offsets(
+        self, places: list[TopicAndPartition], spec: OffsetSpec
+    ) -> dict[TopicAndPartition, int]:
+        """Offsets as an uncommitted reader sees them: the latest is the high watermark."""
+        asked = {TopicPartition(*at): spec for at in places}
+        futures = self._admin.list_offsets(
+            asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=TIMEOUT_S
+        )
+        return {(at.topic, at.partition): future.result().offset for at, future in futures.items()}
+
+
+def _place(message: Message) -> tuple[TopicAndPartition, int]:
+    """Where a record or an end-of-partition event stands; any other error has no place."""
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    if topic is None or partition is None or offset is None:
+        raise KafkaException(message.error())
+    return (topic, partition), offset
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,144 @@
+"""What a processor knows of one partition, on disk: newest state of each aggregate, and who asked
+before.
+
+Two RocksDB databases: ``states`` (record key -> newest event record, as it stands on the events
+topic) and
+``inbox`` (``aggregate id/command id`` -> outcome record, as it stands on the outcomes topic). Both
+are copies
+of the topics up to a checkpoint that is written together with the data, so a crash between a Kafka
+commit
+and the write here is mended by reading on from the checkpoint. Nothing uncommitted is ever written.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    Cache,
+    Options,
+    Rdict,
+    WriteBatch,
+)
+
+from schemas.topics import IDEMPOTENCY_WINDOW_MS, TOMBSTONE_RETENTION_MS
+
+WRITE_BUFFER_BYTES: Final = 8 * 1024 * 1024
+"""Memory of one database before it writes a file; a partition has two databases."""
+
+BLOCK_CACHE_BYTES: Final = 128 * 1024 * 1024
+"""Shared by all databases of the process."""
+
+MAX_OPEN_FILES: Final = 64
+BLOOM_BITS: Final = 10
+"""Most commands are not repetitions: the filter answers that without touching a file."""
+
+_CHECKPOINT_KEY: Final = b"\x00checkpoint"  # no record key begins with NUL
+_cache = Cache(BLOCK_CACHE_BYTES)
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """How far a database has followed its topic: the next offset, and whose offsets these are."""
+
+    topic_id: str
+    offset: int
+    written_at_ms: int
+
+
+class PartitionCopy:
+    """One database: the newest value of each key of one topic partition."""
+
+    def __init__(self, directory: Path, topic_id: str, ttl_ms: int | None = None) -> None:
+        """Opens it; a copy of another topic, or one too old to trust, is dropped and starts anew."""
+        self._directory = directory
+        self._topic_id = topic_id
+        self._ttl_ms = ttl_ms
+        self._db = self._open()
+        if not self._is_trustworthy():
+            self.reset()
+
+    @property
+    def next_offset(self) -> int | None:
+        """First offset of the topic that is not in here; None when it is empty."""
+        checkpoint = self._checkpoint()
+        return None if checkpoint is None else checkpoint.offset
+
+    def get(self, key: bytes) -> bytes | None:
+        """The newest committed value of a key."""
+        value: bytes | None = self._db.get(key)
+        return value
+
+    def write(self, changes: Mapping[bytes, bytes | None], next_offset: int) -> None:
+        """Applies committed changes (None deletes) and the checkpoint that covers them, as one."""
+        batch = WriteBatch(raw_mode=True)
+        for key, value in changes.items():
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        checkpoint = Checkpoint(self._topic_id, next_offset, time.time_ns() // 1_000_000)
+        batch.put(_CHECKPOINT_KEY, msgspec.json.encode(checkpoint))
+        self._db.write(batch)
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._db.close()
+        shutil.rmtree(self._directory)
+        self._db = self._open()
+
+    def close(self) -> None:
+        """Releases the files for another process."""
+        self._db.close()
+
+    def _open(self) -> Rdict:
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+        options.set_max_write_buffer_number(2)
+        options.set_max_open_files(MAX_OPEN_FILES)
+        options.set_keep_log_file_num(2)
+        table = BlockBasedOptions()
+        table.set_block_cache(_cache)
+        table.set_bloom_filter(BLOOM_BITS, False)
+        options.set_block_based_table_factory(table)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        access = (
+            AccessType.read_write()
+            if self._ttl_ms is None
+            else AccessType.with_ttl(self._ttl_ms // 1000)
+        )
+        return Rdict(str(self._directory), options, access_type=access)
+
+    def _checkpoint(self) -> Checkpoint | None:
+        value = self._db.get(_CHECKPOINT_KEY)
+        return None if value is None else msgspec.json.decode(value, type=Checkpoint)
+
+    def _is_trustworthy(self) -> bool:
+        """Of the same topic, and not away for so long that a deletion may have been compacted
+        away.
+        """
+        checkpoint = self._checkpoint()
+        if checkpoint is None:
+            return True
+        age_ms = time.time_ns() // 1_000_000 - checkpoint.written_at_ms
+        return checkpoint.topic_id == self._topic_id and age_ms < TOMBSTONE_RETENTION_MS // 2
+
+
+class PartitionState:
+    """States and inbox of one partition of one aggregate's topics."""
+
+    def __init__(self, directory: Path, events_topic_id: str, outcomes_topic_id: str) -> None:
+        self.states = PartitionCopy(directory / "states", events_topic_id)
+        self.inbox = PartitionCopy(
+            directory / "inbox", outcomes_topic_id, ttl_ms=IDEMPOTENCY_WINDOW_MS
+        )
+
+    def close(self) -> None:
+        """Releases the files for another process."""
+        self.states.close()
+        self.inbox.close()

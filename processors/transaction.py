@@ -1,0 +1,153 @@
+"""One Kafka transaction after another, and what to do when one fails. Knows nothing of commands.
+
+The client library knows three classes of failure, and so does this file:
+
+* retriable: the same call again, within the transaction's time;
+* the transaction is lost (``txn_requires_abort``): abort it, begin again from the committed
+offsets;
+* everything else: the producer is lost. So it is after a commit or abort that failed or timed out,
+since
+  librdkafka has no KIP-890 part 2 yet: a delayed EndTxn could end a *later* transaction of this
+  producer.
+  A new producer under the same id fences the old one with all that is still under way.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from processors.records import OutgoingRecord
+from runtime import kafka
+from runtime.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CALL_TIMEOUT_S: Final = kafka.TRANSACTION_TIMEOUT_MS / 1000
+INIT_TIMEOUT_S: Final = 60.0
+"""A new producer waits until the coordinator has ended what its predecessor left open."""
+
+RETRY_PAUSE_S: Final = 0.05
+
+NextOffsets = dict[tuple[str, int], int]
+"""(topic, partition) -> offset after the last record that a transaction wrote there."""
+
+
+class TransactionFailed(RuntimeError):
+    """Nothing of the transaction stands, or nobody can know: go back to the committed offsets."""
+
+
+class TransactionalWriter:
+    """Writes batches under one transactional id."""
+
+    def __init__(self, settings: Settings, transactional_id: str) -> None:
+        """Fences any other holder of the id. Raises KafkaException when no coordinator answers."""
+        self._config = kafka.transactional_producer(settings, transactional_id)
+        self._producer = self._new_producer()
+
+    def write(
+        self, records: Iterable[OutgoingRecord], offsets: list[TopicPartition], group: Any
+    ) -> NextOffsets:
+        """Commits records and consumer offsets, all or none; returns where the records ended.
+
+        ``group`` is the consumer's group metadata, by which the broker refuses a processor whose
+        partitions have gone to another. Raises TransactionFailed: then read the committed offsets
+        again.
+        """
+        try:
+            return self._write(records, offsets, group)
+        except KafkaException as error:
+            self._recover(error.args[0])
+            raise TransactionFailed(f"transaction failed: {error.args[0].str()}") from error
+        except BaseException:
+            self._replace_producer()
+            raise
+
+    def close(self) -> None:
+        """Leaves nothing open."""
+        self._producer.flush(CALL_TIMEOUT_S)
+
+    def _write(
+        self, records: Iterable[OutgoingRecord], offsets: list[TopicPartition], group: Any
+    ) -> NextOffsets:
+        producer = self._producer
+        producer.begin_transaction()
+        last: dict[tuple[str, int], OutgoingRecord] = {}
+        for record in records:
+            place = record.topic, record.partition
+            held = last.get(place)
+            last[place] = record
+            if held is not None:
+                self._produce(held, None)
+        ends: NextOffsets = {}
+
+        def on_delivery(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                ends[message.topic(), message.partition()] = message.offset() + 1  # type: ignore[index, operator]
+
+        # Only the last record of each partition reports back: a call into Python for each would
+        # cost more
+        # than encoding them, and the library itself fails the transaction when any record is lost.
+        for record in last.values():
+            self._produce(record, on_delivery)
+        if producer.flush(CALL_TIMEOUT_S):
+            raise KafkaException(
+                KafkaError(KafkaError._TIMED_OUT, "records were not delivered in time")
+            )
+        _retrying(lambda: producer.send_offsets_to_transaction(offsets, group, CALL_TIMEOUT_S))
+        _retrying(lambda: producer.commit_transaction(CALL_TIMEOUT_S))
+        return ends
+
+    def _produce(
+        self,
+        record: OutgoingRecord,
+        on_delivery: Callable[[KafkaError | None, Message], None] | None,
+    ) -> None:
+        topic, partition, key, value, headers = record
+        while True:
+            try:
+                self._producer.produce(
+                    topic, value, key, partition, headers=headers, on_delivery=on_delivery
+                )
+                return
+            except BufferError:  # the library's queue is full: let it send
+                self._producer.poll(RETRY_PAUSE_S)
+
+    def _recover(self, error: KafkaError) -> None:
+        if error.txn_requires_abort():
+            try:
+                _retrying(lambda: self._producer.abort_transaction(CALL_TIMEOUT_S))
+            except KafkaException as failure:
+                logger.warning("abort failed: %s", failure.args[0].str())
+            else:
+                logger.warning("transaction aborted: %s", error.str())
+                return
+        logger.warning("new producer after: %s", error.str())
+        self._replace_producer()
+
+    def _replace_producer(self) -> None:
+        self._producer.purge()
+        self._producer = self._new_producer()
+
+    def _new_producer(self) -> Producer:
+        producer = Producer(self._config)
+        deadline = time.monotonic() + INIT_TIMEOUT_S
+        _retrying(lambda: producer.init_transactions(INIT_TIMEOUT_S), deadline)
+        return producer
+
+
+def _retrying(call: Callable[[], object], deadline: float | None = None) -> None:
+    """Repeats a retriable call until the deadline. Raises KafkaException: what is left then is not
+    retriable.
+    """
+    deadline = deadline or time.monotonic() + CALL_TIMEOUT_S
+    while True:
+        try:
+            call()
+            return
+        except KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_PAUSE_S)
