@@ -1,0 +1,179 @@
+"""An order, from creation to delivery or cancellation.
+
+Imported through the table in commands/__init__.py. Laws: the status moves along ``MOVES`` and no
+other way; lines and total never change once the order is created; ``total`` is the sum of quantity
+times unit price and at most ``MAX_AMOUNT``.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Final, assert_never
+
+from pydantic import BaseModel, Field, StringConstraints
+
+from commands.aggregate import Aggregate, Command, Decision, Loaded
+from schemas.ids import Id
+from schemas.money import MAX_AMOUNT, Currency, Quantity, UnitPrice
+from schemas.order import (
+    EVENTS,
+    OrderCancelled,
+    OrderConfirmed,
+    OrderCreated,
+    OrderDelivered,
+    OrderEvent,
+    OrderLine,
+    OrderShipped,
+    OrderState,
+    OrderStatus,
+)
+from schemas.rejections import Code, Rejection
+
+MAX_LINES: Final = 1_000
+
+MOVES: Final[Mapping[OrderStatus, tuple[OrderStatus, ...]]] = {
+    OrderStatus.CREATED: (OrderStatus.CONFIRMED, OrderStatus.CANCELLED),
+    OrderStatus.CONFIRMED: (OrderStatus.SHIPPED, OrderStatus.CANCELLED),
+    OrderStatus.SHIPPED: (OrderStatus.DELIVERED,),
+    OrderStatus.DELIVERED: (),
+    OrderStatus.CANCELLED: (),
+}
+"""From each status, where an order can go. Every move stands here and nowhere else."""
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class Line(BaseModel):
+    """One line of a new order. A SKU may stand on several: one at full price, one as a gift."""
+
+    model_config = Command.model_config
+
+    sku: Id = Field(description="What is ordered.")
+    quantity: Quantity = Field(description="How many pieces.")
+    unit_price: UnitPrice = Field(description="Price of one piece in minor units; 0 is a gift.")
+
+
+class CreateOrder(Command):
+    """A user orders; the order id is the record key."""
+
+    user_id: Id = Field(description="Who orders.")
+    currency: Currency = Field(description="Currency of all prices, ISO 4217.")
+    lines: tuple[Line, ...] = Field(
+        min_length=1, max_length=MAX_LINES, description="What is ordered, 1 to 1,000 lines."
+    )
+
+
+class ConfirmOrder(Command):
+    """Stock and payment are certain."""
+
+
+class CancelOrder(Command):
+    """The order will not be fulfilled."""
+
+    reason: Text = Field(description="Why, in words for people, 1 to 200 characters.")
+
+
+class ShipOrder(Command):
+    """The goods are on their way."""
+
+    tracking: Text | None = Field(default=None, description="The carrier's number.")
+
+
+class DeliverOrder(Command):
+    """The goods have arrived."""
+
+
+OrderCommand = CreateOrder | ConfirmOrder | CancelOrder | ShipOrder | DeliverOrder
+
+
+def decide(loaded: Loaded, command: OrderCommand) -> Decision:
+    """What follows from the command, or why nothing does."""
+    order: OrderState | None = loaded.root
+    match command:
+        case CreateOrder():
+            return _create(order, command)
+        case ConfirmOrder():
+            return _move(order, OrderConfirmed())
+        case ShipOrder():
+            return _move(order, OrderShipped(command.tracking))
+        case DeliverOrder():
+            return _move(order, OrderDelivered())
+        case CancelOrder():
+            return _move(order, OrderCancelled(command.reason))
+        case _:
+            assert_never(command)
+
+
+def _create(order: OrderState | None, command: CreateOrder) -> Decision:
+    if order is not None:
+        return Rejection(
+            Code.ORDER_ALREADY_EXISTS,
+            f"an order with this id exists already, and is {order.status}",
+        )
+    total = sum(line.quantity * line.unit_price for line in command.lines)
+    if total > MAX_AMOUNT:
+        message = f"the lines add up to {total} {command.currency} minor units, above {MAX_AMOUNT}"
+        return Rejection(Code.ORDER_TOTAL_TOO_LARGE, message, "lines")
+    lines = tuple(OrderLine(line.sku, line.quantity, line.unit_price) for line in command.lines)
+    return (OrderCreated(command.user_id, command.currency, lines, total),)
+
+
+def _move(order: OrderState | None, event: OrderEvent) -> Decision:
+    """The event, if the table allows the move that it makes."""
+    if order is None:
+        return Rejection(Code.ORDER_NOT_FOUND, "no order has this id")
+    to = _status_after(event)
+    allowed = MOVES[order.status]
+    if to in allowed:
+        return (event,)
+    instead = f"only {' or '.join(allowed)}" if allowed else "and that is final"
+    message = f"the order is {order.status} and cannot become {to}, {instead}"
+    return Rejection(Code.INVALID_TRANSITION, message)
+
+
+def _status_after(event: OrderEvent) -> OrderStatus:
+    match event:
+        case OrderCreated():
+            return OrderStatus.CREATED
+        case OrderConfirmed():
+            return OrderStatus.CONFIRMED
+        case OrderShipped():
+            return OrderStatus.SHIPPED
+        case OrderDelivered():
+            return OrderStatus.DELIVERED
+        case OrderCancelled():
+            return OrderStatus.CANCELLED
+        case _:
+            assert_never(event)
+
+
+def evolve(loaded: Loaded, event: OrderEvent, at_ms: int) -> Loaded:
+    """The order after the event."""
+    status = _status_after(event)
+    if isinstance(event, OrderCreated):
+        return Loaded(_state(status, event, at_ms, at_ms))
+    order: OrderState = loaded.root
+    return Loaded(_state(status, order, order.created_at_ms, at_ms))
+
+
+def _state(
+    status: OrderStatus, ordered: OrderCreated | OrderState, created_at_ms: int, at_ms: int
+) -> OrderState:
+    """What was ordered, under another status."""
+    return OrderState(
+        status,
+        ordered.user_id,
+        ordered.currency,
+        ordered.lines,
+        ordered.total,
+        created_at_ms,
+        at_ms,
+    )
+
+
+ORDER: Final = Aggregate(
+    name="order",
+    commands=(CreateOrder, ConfirmOrder, CancelOrder, ShipOrder, DeliverOrder),
+    events=EVENTS,
+    root_type=OrderState,
+    decide=decide,
+    evolve=evolve,
+)

@@ -1,0 +1,195 @@
+"""A payment: requested, then captured or failed, then refunded at once or bit by bit.
+
+Imported through the table in commands/__init__.py. Laws, at every version:
+``0 <= refunded <= captured <= requested``; the status moves along ``MOVES`` and no other way; a
+payment is captured at most once.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Final, assert_never
+
+from pydantic import Field, StringConstraints
+
+from commands.aggregate import Aggregate, Command, Decision, Loaded
+from schemas.ids import Id
+from schemas.money import Amount, Currency
+from schemas.payment import (
+    EVENTS,
+    PaymentCaptured,
+    PaymentEvent,
+    PaymentFailed,
+    PaymentRefunded,
+    PaymentRequested,
+    PaymentState,
+    PaymentStatus,
+)
+from schemas.rejections import Code, Rejection
+
+MOVES: Final[Mapping[PaymentStatus, tuple[PaymentStatus, ...]]] = {
+    PaymentStatus.REQUESTED: (PaymentStatus.CAPTURED, PaymentStatus.FAILED),
+    PaymentStatus.CAPTURED: (PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED),
+    PaymentStatus.PARTIALLY_REFUNDED: (PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED),
+    PaymentStatus.REFUNDED: (),
+    PaymentStatus.FAILED: (),
+}
+"""From each status, where a payment can go. Every move stands here and nowhere else."""
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class RequestPayment(Command):
+    """Ask for the money of an order; the payment id is the record key."""
+
+    order_id: Id = Field(description="The order to be paid.")
+    amount: Amount = Field(description="How much, in minor units.")
+    currency: Currency = Field(description="Currency of this payment for good, ISO 4217.")
+
+
+class CapturePayment(Command):
+    """The gateway took the money: all that was requested, or less."""
+
+    amount: Amount | None = Field(default=None, description="Minor units taken; all if left out.")
+    reference: Text | None = Field(default=None, description="The gateway's own number.")
+
+
+class FailPayment(Command):
+    """The gateway did not take the money, and will not."""
+
+    reason: Text = Field(description="Why, in words for people, 1 to 200 characters.")
+
+
+class RefundPayment(Command):
+    """Give money back: all that is left of what was captured, or less."""
+
+    amount: Amount | None = Field(
+        default=None, description="Minor units to give back; all that is left if left out."
+    )
+    reason: Text | None = Field(default=None, description="Why, in words for people.")
+
+
+PaymentCommand = RequestPayment | CapturePayment | FailPayment | RefundPayment
+
+
+def decide(loaded: Loaded, command: PaymentCommand) -> Decision:
+    """What follows from the command, or why nothing does."""
+    payment: PaymentState | None = loaded.root
+    if isinstance(command, RequestPayment):
+        return _request(payment, command)
+    if payment is None:
+        return Rejection(Code.PAYMENT_NOT_FOUND, "no payment has this id")
+    match command:
+        case CapturePayment():
+            return _capture(payment, command)
+        case FailPayment():
+            refusal = _refuse_move(payment, PaymentStatus.FAILED)
+            return refusal or (PaymentFailed(command.reason),)
+        case RefundPayment():
+            return _refund(payment, command)
+        case _:
+            assert_never(command)
+
+
+def _request(payment: PaymentState | None, command: RequestPayment) -> Decision:
+    if payment is not None:
+        return Rejection(
+            Code.PAYMENT_ALREADY_EXISTS,
+            f"a payment with this id exists already, and is {_words(payment.status)}",
+        )
+    return (PaymentRequested(command.order_id, command.amount, command.currency),)
+
+
+def _capture(payment: PaymentState, command: CapturePayment) -> Decision:
+    refusal = _refuse_move(payment, PaymentStatus.CAPTURED)
+    if refusal is not None:
+        return refusal
+    amount = payment.requested if command.amount is None else command.amount
+    if amount > payment.requested:
+        message = (
+            f"a capture of {amount} asked for, but only {payment.requested} was requested "
+            f"({payment.currency} minor units)"
+        )
+        return Rejection(Code.CAPTURE_EXCEEDS_REQUEST, message, "amount")
+    return (PaymentCaptured(amount, command.reference),)
+
+
+def _refund(payment: PaymentState, command: RefundPayment) -> Decision:
+    left = payment.captured - payment.refunded
+    amount = left if command.amount is None else command.amount
+    # The move is judged first: of a payment that is not captured, the amount is not what is wrong.
+    refusal = _refuse_move(payment, _status_with(left - amount))
+    if refusal is not None:
+        return refusal
+    if amount > left:
+        message = (
+            f"a refund of {amount} asked for, but only {left} of the {payment.captured} captured "
+            f"is left ({payment.currency} minor units)"
+        )
+        return Rejection(Code.REFUND_EXCEEDS_CAPTURE, message, "amount")
+    return (PaymentRefunded(amount, command.reason),)
+
+
+def _status_with(left: int) -> PaymentStatus:
+    """Status after a refund that leaves this much to give back."""
+    return PaymentStatus.PARTIALLY_REFUNDED if left > 0 else PaymentStatus.REFUNDED
+
+
+def _refuse_move(payment: PaymentState, to: PaymentStatus) -> Rejection | None:
+    allowed = MOVES[payment.status]
+    if to in allowed:
+        return None
+    instead = f"only {' or '.join(map(_words, allowed))}" if allowed else "and that is final"
+    message = f"the payment is {_words(payment.status)} and cannot become {_words(to)}, {instead}"
+    return Rejection(Code.INVALID_TRANSITION, message)
+
+
+def _words(status: PaymentStatus) -> str:
+    return status.replace("_", " ")
+
+
+def evolve(loaded: Loaded, event: PaymentEvent, at_ms: int) -> Loaded:
+    """The payment after the event."""
+    payment: PaymentState = loaded.root
+    match event:
+        case PaymentRequested(order_id, amount, currency):
+            status = PaymentStatus.REQUESTED
+            return Loaded(PaymentState(status, order_id, currency, amount, 0, 0, at_ms, at_ms))
+        case PaymentCaptured(amount):
+            return Loaded(_changed(payment, PaymentStatus.CAPTURED, at_ms, captured=amount))
+        case PaymentFailed():
+            return Loaded(_changed(payment, PaymentStatus.FAILED, at_ms))
+        case PaymentRefunded(amount):
+            status = _status_with(payment.captured - payment.refunded - amount)
+            return Loaded(_changed(payment, status, at_ms, refunded=amount))
+        case _:
+            assert_never(event)
+
+
+def _changed(
+    payment: PaymentState,
+    status: PaymentStatus,
+    at_ms: int,
+    *,
+    captured: int = 0,
+    refunded: int = 0,
+) -> PaymentState:
+    """The payment under another status, with these amounts added."""
+    return PaymentState(
+        status,
+        payment.order_id,
+        payment.currency,
+        payment.requested,
+        payment.captured + captured,
+        payment.refunded + refunded,
+        payment.created_at_ms,
+        at_ms,
+    )
+
+
+PAYMENT: Final = Aggregate(
+    name="payment",
+    commands=(RequestPayment, CapturePayment, FailPayment, RefundPayment),
+    events=EVENTS,
+    root_type=PaymentState,
+    decide=decide,
+    evolve=evolve,
+)

@@ -1,0 +1,96 @@
+"""A user: registered once, deactivated at most once.
+
+Imported through the table in commands/__init__.py. Laws: a user is never registered twice, not even
+after being deactivated; nothing follows a deactivation.
+"""
+
+from typing import Annotated, Final, assert_never
+
+from pydantic import Field, StringConstraints
+
+from commands.aggregate import Aggregate, Command, Decision, Loaded
+from schemas.rejections import Code, Rejection
+from schemas.user import (
+    EVENTS,
+    UserDeactivated,
+    UserEvent,
+    UserRegistered,
+    UserState,
+    UserStatus,
+)
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$", max_length=254)]
+"""Something, an @, something, no blanks: only a mail that arrives proves more. SMTP allows 254."""
+
+
+class RegisterUser(Command):
+    """Make the user known; the user id is the record key."""
+
+    name: Text = Field(description="What the user is called, 1 to 200 characters.")
+    email: Email | None = Field(default=None, description="Where the user can be written to.")
+
+
+class DeactivateUser(Command):
+    """The user may no longer order; what was ordered stays."""
+
+    reason: Text = Field(description="Why, in words for people, 1 to 200 characters.")
+
+
+UserCommand = RegisterUser | DeactivateUser
+
+
+def decide(loaded: Loaded, command: UserCommand) -> Decision:
+    """What follows from the command, or why nothing does."""
+    user: UserState | None = loaded.root
+    match command:
+        case RegisterUser():
+            return _register(user, command)
+        case DeactivateUser():
+            return _deactivate(user, command)
+        case _:
+            assert_never(command)
+
+
+def _register(user: UserState | None, command: RegisterUser) -> Decision:
+    if user is not None:
+        return Rejection(
+            Code.USER_ALREADY_REGISTERED,
+            f"a user with this id is registered already, and is {user.status}",
+        )
+    return (UserRegistered(command.name, command.email),)
+
+
+def _deactivate(user: UserState | None, command: DeactivateUser) -> Decision:
+    if user is None:
+        return Rejection(Code.USER_NOT_FOUND, "no user is registered with this id")
+    if user.status is UserStatus.DEACTIVATED:
+        return Rejection(Code.USER_ALREADY_DEACTIVATED, "the user is deactivated already")
+    return (UserDeactivated(command.reason),)
+
+
+def evolve(loaded: Loaded, event: UserEvent, at_ms: int) -> Loaded:
+    """The user after the event."""
+    match event:
+        case UserRegistered(name, email):
+            return Loaded(UserState(UserStatus.ACTIVE, name, email, at_ms, at_ms))
+        case UserDeactivated():
+            user: UserState = loaded.root
+            return Loaded(
+                UserState(
+                    UserStatus.DEACTIVATED, user.name, user.email, user.registered_at_ms, at_ms
+                )
+            )
+        case _:
+            assert_never(event)
+
+
+USER: Final = Aggregate(
+    name="user",
+    commands=(RegisterUser, DeactivateUser),
+    events=EVENTS,
+    root_type=UserState,
+    decide=decide,
+    evolve=evolve,
+)

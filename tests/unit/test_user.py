@@ -1,0 +1,67 @@
+"""Users: registered once, deactivated at most once."""
+
+import pytest
+from pydantic import ValidationError
+
+from commands.user import DeactivateUser, RegisterUser
+from schemas.rejections import Code
+from schemas.user import UserDeactivated, UserRegistered, UserState, UserStatus
+from tests.support.decisions import given
+
+ADA = UserRegistered("Ada", "ada@example.org")
+GONE = UserDeactivated("asked for it")
+
+
+def test_a_new_user_is_registered() -> None:
+    given([]).when(RegisterUser(name="Ada", email="ada@example.org")).then([ADA]).then_state(
+        UserState(UserStatus.ACTIVE, "Ada", "ada@example.org", 1, 1)
+    )
+
+
+def test_a_user_needs_no_email() -> None:
+    given([]).when(RegisterUser(name="Ada")).then([UserRegistered("Ada", None)])
+
+
+def test_a_user_is_not_registered_twice() -> None:
+    given([ADA]).when(RegisterUser(name="Eve")).then_rejected(
+        Code.USER_ALREADY_REGISTERED, "a user with this id is registered already, and is active"
+    )
+
+
+def test_a_deactivated_user_is_not_registered_again() -> None:
+    given([ADA, GONE]).when(RegisterUser(name="Ada")).then_rejected(
+        Code.USER_ALREADY_REGISTERED,
+        "a user with this id is registered already, and is deactivated",
+    )
+
+
+def test_a_user_is_deactivated_and_keeps_name_and_time_of_registration() -> None:
+    given([ADA]).when(DeactivateUser(reason="asked for it")).then([GONE]).then_state(
+        UserState(UserStatus.DEACTIVATED, "Ada", "ada@example.org", 1, 2)
+    )
+
+
+def test_who_is_not_registered_cannot_be_deactivated() -> None:
+    given([]).when(DeactivateUser(reason="x")).then_rejected(
+        Code.USER_NOT_FOUND, "no user is registered with this id"
+    )
+
+
+def test_a_user_is_not_deactivated_twice() -> None:
+    given([ADA, GONE]).when(DeactivateUser(reason="x")).then_rejected(
+        Code.USER_ALREADY_DEACTIVATED, "the user is deactivated already"
+    )
+
+
+@pytest.mark.parametrize("email", ["", "ada", "@", "a@", "@b", "a b@c", "a@b@c", "a@b\n"])
+def test_what_is_no_email_address_is_refused(email: str) -> None:
+    with pytest.raises(ValidationError, match="email"):
+        RegisterUser(name="Ada", email=email)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 201])
+def test_free_text_has_1_to_200_characters(text: str) -> None:
+    with pytest.raises(ValidationError, match="name"):
+        RegisterUser(name=text)
+    with pytest.raises(ValidationError, match="reason"):
+        DeactivateUser(reason=text)
