@@ -5,8 +5,7 @@ partitions.
     -> store
 
 Runs as any number of processes in one consumer group. A partition is consumed only while its state
-is
-known up to the high watermark; it is paused while that is restored.
+is known up to the high watermark; it is paused while that is restored.
 """
 
 import logging

@@ -1,9 +1,8 @@
 """Decides the commands of one partition, one after the other, on what is committed plus what this
 transaction has decided before. Knows the store but no Kafka client.
 
-For each command, in one transaction: its events (with state on ``events``, without on
-``history``), its
-outcome, and the reply if somebody waits. Nothing reaches the store before ``committed()``.
+For each command, in one transaction: its events (with state on ``events``, without on ``history``),
+its outcome, and the reply if somebody waits. Nothing reaches the store before ``committed()``.
 """
 
 import logging
@@ -25,9 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Known(msgspec.Struct, frozen=True):
-    """An aggregate or a part as it stands: ``state`` is None and ``version`` 0 when it does not
-    exist.
-    """
+    """An aggregate or a part as it stands: ``state`` is None and ``version`` 0 when it does not exist."""
 
     version: int
     state: Any

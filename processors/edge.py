@@ -14,13 +14,11 @@ from pydantic import ValidationError
 from commands.aggregate import Aggregate, Command
 from schemas.ids import is_id
 from schemas.partitioner import partition_for
-from schemas.records import MAX_COMMAND_BYTES, SCHEMA_VERSION, CommandRecord, decode_command
+from schemas.records import MAX_COMMAND_BYTES, SCHEMA_VERSION, CommandRecord, decode, decode_command
 from schemas.rejections import Code, Rejection
 
 DIGEST_BYTES: Final = 8
-"""Tells a repeated command from another under the same id, within one aggregate: 64 bits are
-plenty.
-"""
+"""Tells a repeated command from another under the same id, within one aggregate: 64 bits are plenty."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -150,7 +148,7 @@ def _malformed(aggregate_id: str, value: bytes, reason: str) -> Request | Unansw
     """A broken envelope still gets an outcome when its command id can be made out."""
     rejection = Rejection(Code.MALFORMED, f"not a command: {reason}")
     try:
-        command_id = _id_decoder.decode(value).command_id
+        command_id = decode(_id_decoder, value).command_id
     except msgspec.DecodeError:
         return Unanswerable(rejection)
     if not is_id(command_id):

@@ -1,8 +1,7 @@
 """How a decision is written down: which records go to which topic of one aggregate's partition.
 
 Pure: from values to records. Names and headers are looked up once a partition or once a command,
-because
-this runs three times for every command.
+because this runs three times for every command.
 """
 
 import traceback
@@ -68,9 +67,7 @@ class Outbox:
     def part(
         self, key: bytes, event: Event, at: Occurrence, state: msgspec.Struct | None
     ) -> OutgoingRecord:
-        """A part's state of its own, or its tombstone; the event's data stands on the root's
-        record.
-        """
+        """A part's state of its own, or its tombstone; the event's data stands on the root's record."""
         if state is None:
             deleted_at = (headers.AGGREGATE_VERSION, str(at.version).encode())
             return OutgoingRecord(self._events, self._partition, key, None, [*at.marks, deleted_at])

@@ -1,12 +1,10 @@
 """The partitions a processor owns: their stores, their restore, and what a rebalance does to them.
 
 The consumer calls ``on_assign``, ``on_revoke`` and ``on_lost`` inside of ``consume``, so never in
-the middle
-of a transaction: everything decided before is committed or discarded by then.
+the middle of a transaction: everything decided before is committed or discarded by then.
 """
 
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -63,9 +61,7 @@ class OwnedPartitions:
         return self._deciders[topic, partition]
 
     def on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """New partitions: opens their stores, starts their restore, and pauses them until it is
-        done.
-        """
+        """New partitions: opens their stores, starts their restore, and pauses them until it is done."""
         if not partitions:
             return
         starts = self._starts(partitions)
@@ -80,9 +76,7 @@ class OwnedPartitions:
         self._release([(p.topic, p.partition) for p in partitions], "revoked")
 
     def on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Partitions that another one has already; nothing is under way that could still be
-        committed.
-        """
+        """Partitions that another one has already; nothing is under way that could still be committed."""
         self._release([(p.topic, p.partition) for p in partitions], "lost")
 
     def restore_step(self) -> None:
@@ -181,18 +175,11 @@ class OwnedPartitions:
 
     def _starts(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Where to read on: the committed offset; the beginning where nothing was ever processed."""
-        deadline = time.monotonic() + COMMITTED_TIMEOUT_S
-        while True:
-            try:
-                committed = self._consumer.committed(partitions, CALL_TIMEOUT_S)
-                break
-            except KafkaException as error:
-                if time.monotonic() > deadline:
-                    raise
-                logger.info("waiting for the group's offsets: %s", error.args[0].str())
+        committed = kafka.until_answered(
+            lambda: _without_errors(self._consumer.committed(partitions, CALL_TIMEOUT_S)),
+            COMMITTED_TIMEOUT_S,
+        )
         for at in committed:
-            if at.error is not None:
-                raise KafkaException(at.error)
             if at.offset < 0:
                 self._require_untouched(at)
                 at.offset = OFFSET_BEGINNING
@@ -200,7 +187,10 @@ class OwnedPartitions:
 
     def _require_untouched(self, at: TopicPartition) -> None:
         outcomes = TopicPartition(self._topics.outcomes(self._aggregate(at.topic)), at.partition)
-        _, end = self._consumer.get_watermark_offsets(outcomes, CALL_TIMEOUT_S)
+        _, end = kafka.until_answered(
+            lambda: self._consumer.get_watermark_offsets(outcomes, CALL_TIMEOUT_S),
+            COMMITTED_TIMEOUT_S,
+        )
         if end > 0:
             raise self.offsets_lost(
                 f"{at.topic}-{at.partition}", f"no offset of the group, but {end} outcomes"
@@ -215,6 +205,13 @@ class OwnedPartitions:
 
     def _aggregate(self, commands_topic: str) -> str:
         return commands_topic.split(".")[-2]
+
+
+def _without_errors(answers: list[TopicPartition]) -> list[TopicPartition]:
+    for answer in answers:
+        if answer.error is not None:
+            raise KafkaException(answer.error)
+    return answers
 
 
 def _names(places: list[Place]) -> str:

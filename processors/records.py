@@ -5,8 +5,7 @@ from typing import NamedTuple
 from confluent_kafka import Message
 
 Headers = list[tuple[str, str | bytes | None]]
-"""As the client library takes them; those that come in are bytes, or None where one has no value.
-"""
+"""As the client library takes them; those that come in are bytes, or None where one has no value."""
 
 
 class OutgoingRecord(NamedTuple):

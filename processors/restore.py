@@ -1,10 +1,9 @@
 """Brings the local copies of newly assigned partitions up to date with their topics.
 
 Reads, read_committed, from each copy's checkpoint up to the *high watermark* found at the start.
-Not up to
-the last stable offset: an open transaction of a dead processor would hide what was committed
-behind it. The
-restore waits until that transaction is ended (by its timeout, at the latest) and only then is done.
+Not up to the last stable offset: an open transaction of a dead processor would hide what was
+committed behind it. The restore waits until that transaction is ended (by its timeout, at the
+latest) and only then is done.
 """
 
 import logging
@@ -48,9 +47,7 @@ class TopicsMissing(RuntimeError):
 
 
 def topic_ids(settings: Settings, topics: list[str]) -> dict[str, str]:
-    """The broker's id of each topic: a topic deleted and made anew has another. Raises
-    TopicsMissing.
-    """
+    """The broker's id of each topic: a topic deleted and made anew has another. Raises TopicsMissing."""
     client = AdminClient(kafka.admin(settings))  # its futures fail when it is collected before them
     futures = client.describe_topics(TopicCollection(topics))
     ids = {}
@@ -65,9 +62,7 @@ def topic_ids(settings: Settings, topics: list[str]) -> dict[str, str]:
 
 
 class Restorer:
-    """Restores any number of copies at once; ``step`` until it is done, and meanwhile do other
-    things.
-    """
+    """Restores any number of copies at once; ``step`` until it is done, and meanwhile do other things."""
 
     def __init__(self, settings: Settings) -> None:
         self._admin = AdminClient(kafka.admin(settings))
@@ -118,6 +113,8 @@ class Restorer:
         reached: dict[TopicAndPartition, int] = {}
         for message in self._consumer.consume(BATCH, POLL_S):
             error = message.error()
+            if error is not None and kafka.is_transient(error):
+                continue  # the library goes on trying by itself; no progress is noticed below
             at, offset = _place(message)
             if error is None:
                 changes[at][_bytes(message.key()) or b""] = _bytes(message.value())
@@ -125,7 +122,7 @@ class Restorer:
                 self._records += 1
             elif error.code() == KafkaError._PARTITION_EOF:
                 reached[at] = offset
-            elif not error.retriable():
+            else:
                 raise KafkaException(error)
         for at, offset in reached.items():
             if at in self._copies:

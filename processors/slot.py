@@ -21,9 +21,7 @@ class NoFreeSlot(RuntimeError):
 
 
 class Slot:
-    """The first place that no living process holds. The lock dies with the process, however it
-    ends.
-    """
+    """The first place that no living process holds. The lock dies with the process, however it ends."""
 
     def __init__(self, home: Path, role: str) -> None:
         """Takes a place below ``home/role``. Raises NoFreeSlot."""

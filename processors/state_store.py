@@ -2,12 +2,10 @@
 before.
 
 Two RocksDB databases: ``states`` (record key -> newest event record, as it stands on the events
-topic) and
-``inbox`` (``aggregate id/command id`` -> outcome record, as it stands on the outcomes topic). Both
-are copies
-of the topics up to a checkpoint that is written together with the data, so a crash between a Kafka
-commit
-and the write here is mended by reading on from the checkpoint. Nothing uncommitted is ever written.
+topic) and ``inbox`` (``aggregate id/command id`` -> outcome record, as it stands on the outcomes
+topic). Both are copies of the topics up to a checkpoint that is written together with the data, so
+a crash between a Kafka commit and the write here is mended by reading on from the checkpoint.
+Nothing uncommitted is ever written.
 """
 
 import shutil
@@ -119,9 +117,7 @@ class PartitionCopy:
         return None if value is None else msgspec.json.decode(value, type=Checkpoint)
 
     def _is_trustworthy(self) -> bool:
-        """Of the same topic, and not away for so long that a deletion may have been compacted
-        away.
-        """
+        """Of the same topic, and not away for so long that a deletion may have been compacted away."""
         checkpoint = self._checkpoint()
         if checkpoint is None:
             return True

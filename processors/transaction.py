@@ -133,21 +133,20 @@ class TransactionalWriter:
 
     def _new_producer(self) -> Producer:
         producer = Producer(self._config)
-        deadline = time.monotonic() + INIT_TIMEOUT_S
-        _retrying(lambda: producer.init_transactions(INIT_TIMEOUT_S), deadline)
+        _retrying(lambda: producer.init_transactions(INIT_TIMEOUT_S), INIT_TIMEOUT_S)
         return producer
 
 
-def _retrying(call: Callable[[], object], deadline: float | None = None) -> None:
-    """Repeats a retriable call until the deadline. Raises KafkaException: what is left then is not
-    retriable.
-    """
-    deadline = deadline or time.monotonic() + CALL_TIMEOUT_S
+def _retrying(call: Callable[[], object], timeout_s: float = CALL_TIMEOUT_S) -> None:
+    """Repeats a call for as long as the library says that it may be. Raises KafkaException."""
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             call()
             return
         except KafkaException as error:
+            # The library's own word, and not the list of runtime.kafka: a commit that timed out is only
+            # to be repeated where it says so.
             if not error.args[0].retriable() or time.monotonic() > deadline:
                 raise
             time.sleep(RETRY_PAUSE_S)

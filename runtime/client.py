@@ -2,9 +2,8 @@
 
 A client that waits picks one partition of ``<prefix>.replies`` and asks for its outcomes there
 (header ``reply-partition``), so it reads a sixteenth of what is asked, and nothing of what is only
-sent.
-The processor writes the reply in the command's transaction: a reply that can be read is a decision
-that stands.
+sent. The processor writes the reply in the command's transaction: a reply that can be read is a
+decision that stands.
 """
 
 import asyncio
@@ -28,6 +27,7 @@ from schemas.ids import reply_key
 from schemas.records import MAX_COMMAND_BYTES, CommandRecord, Outcome, decode_outcome, encode
 
 POLL_S: Final = 0.1
+CALL_TIMEOUT_S: Final = 5.0
 START_TIMEOUT_S: Final = 30.0
 DEFAULT_TIMEOUT_S: Final = 30.0
 
@@ -45,9 +45,7 @@ class OutcomeTimeout(TimeoutError):
 
 
 class NotDelivered(RuntimeError):
-    """Commands that did not reach the broker; the message has the first cause. Send them again:
-    same ids.
-    """
+    """Commands that did not reach the broker; the message has the first cause. Send them again: same ids."""
 
 
 class CommandTooLarge(ValueError):
@@ -141,9 +139,7 @@ class CommandClient:
         return future
 
     def execute(self, command: OutgoingCommand, timeout: float = DEFAULT_TIMEOUT_S) -> Outcome:
-        """Sends a command and returns its outcome. Raises OutcomeTimeout, NotDelivered,
-        CommandTooLarge.
-        """
+        """Sends a command and returns its outcome. Raises OutcomeTimeout, NotDelivered, CommandTooLarge."""
         future = self.submit(command)
         try:
             return future.result(timeout)
@@ -217,9 +213,7 @@ class CommandClient:
 
 
 class _Replies:
-    """Reads one partition of the replies topic from its end on and completes the futures that
-    wait.
-    """
+    """Reads one partition of the replies topic from its end on and completes the futures that wait."""
 
     def __init__(self, settings: Settings) -> None:
         topics = topics_of(settings)
@@ -231,7 +225,10 @@ class _Replies:
         at = TopicPartition(topics.replies, self.partition)
         # The end is resolved here and not by the client in the background: a reply that is written
         # right after this call must not be missed.
-        _, at.offset = self._consumer.get_watermark_offsets(at, timeout=START_TIMEOUT_S)
+        _, at.offset = kafka.until_answered(
+            lambda: self._consumer.get_watermark_offsets(at, timeout=CALL_TIMEOUT_S),
+            START_TIMEOUT_S,
+        )
         self._consumer.assign([at])
         self._thread = threading.Thread(target=self._read, name="command-replies", daemon=True)
         self._thread.start()

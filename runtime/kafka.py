@@ -1,11 +1,14 @@
 """Configurations of the librdkafka clients, each option with its why; nothing else builds a client.
 
 Every configuration starts from the connection (addresses, TLS, SASL) and ends with what the
-operator
-passes through in ``KAFKA_OPTION_*``.
+operator passes through in ``KAFKA_OPTION_*``.
 """
 
-from typing import Any, Final
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
 
 from runtime.settings import Settings, kafka_options
 from schemas.topics import MAX_RECORD_BYTES
@@ -22,14 +25,12 @@ MAX_POLL_INTERVAL_MS: Final = 60_000
 TRANSACTION_RETRY_BACKOFF_MS: Final = 2
 TRANSACTION_RETRY_BACKOFF_MAX_MS: Final = 10
 """After a commit the broker answers CONCURRENT_TRANSACTIONS until the markers are written;
-librdkafka's
-default pause of 100 ms would be the pipeline's latency."""
+librdkafka's default pause of 100 ms would be the pipeline's latency.
+"""
 
 
 class KafkaNotConfigured(RuntimeError):
-    """No broker address: set KAFKA_BOOTSTRAP_SERVERS, or start the embedded servers with
-    `orderflow up`.
-    """
+    """No broker address: set KAFKA_BOOTSTRAP_SERVERS, or start the embedded servers with `orderflow up`."""
 
 
 def connection(settings: Settings) -> dict[str, Any]:
@@ -77,9 +78,7 @@ def producer(settings: Settings) -> dict[str, Any]:
 
 
 def transactional_producer(settings: Settings, transactional_id: str) -> dict[str, Any]:
-    """The processor's producer. Its id names the process' slot, so a restart fences what it was
-    before.
-    """
+    """The processor's producer. Its id names the process' slot, so a restart fences what it was before."""
     return producer(settings) | {
         "transactional.id": transactional_id,
         "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
@@ -118,8 +117,7 @@ def reader(settings: Settings) -> dict[str, Any]:
     read.
 
     End-of-partition events tell how far it has come: the last readable record can lie well before
-    the end
-    offset, behind transaction markers and compacted records.
+    the end offset, behind transaction markers and compacted records.
     """
     return connection(settings) | {
         "group.id": "unused",  # the client demands one; nothing is committed under it
@@ -132,3 +130,48 @@ def reader(settings: Settings) -> dict[str, Any]:
         "fetch.min.bytes": 1,
         "queued.max.messages.kbytes": 65_536,
     }
+
+
+T = TypeVar("T")
+
+RETRY_PAUSE_S: Final = 0.05
+
+TRANSIENT: Final = frozenset(
+    {
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._WAIT_COORD,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,  # metadata of a new topic spreads in its own time
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,  # a transaction with these offsets is still open
+    }
+)
+"""What a cluster answers while it starts, elects or loses a broker: the same question again is right."""
+
+
+def is_transient(error: KafkaError) -> bool:
+    """Whether the same call may be answered a moment later."""
+    return error.retriable() or error.code() in TRANSIENT
+
+
+def until_answered(call: Callable[[], T], timeout_s: float) -> T:
+    """Repeats a call while the cluster is not ready for it. Raises the last KafkaException
+    otherwise.
+
+    Only for calls that read or that the broker makes idempotent.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return call()
+        except KafkaException as error:
+            if not is_transient(error.args[0]) or time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_PAUSE_S)

@@ -101,9 +101,7 @@ KAFKA_OPTION_PREFIX = "KAFKA_OPTION_"
 
 @lru_cache(maxsize=1)
 def kafka_options() -> dict[str, str]:
-    """librdkafka options passed through from ``KAFKA_OPTION_*``, e.g.
-    ``KAFKA_OPTION_SOCKET_TIMEOUT_MS``.
-    """
+    """librdkafka options passed through from ``KAFKA_OPTION_*``, e.g. ``KAFKA_OPTION_SOCKET_TIMEOUT_MS``."""
     return {
         name.removeprefix(KAFKA_OPTION_PREFIX).lower().replace("_", "."): value
         for name, value in os.environ.items()

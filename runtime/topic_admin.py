@@ -70,9 +70,8 @@ def diff(settings: Settings) -> list[TopicDifference]:
 def apply(settings: Settings) -> list[TopicDifference]:
     """Creates what is missing and sets what differs; returns what it found before.
 
-    Raises TopicsUnfit, before changing anything, when a partition count differs: keys would move
-    to other
-    partitions than their state.
+    Raises TopicsUnfit, before changing anything, when a partition count differs: keys would move to
+    other partitions than their state.
     """
     differences = diff(settings)
     _refuse_other_partition_counts(differences)

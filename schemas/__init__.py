@@ -2,6 +2,5 @@
 state.
 
 Pure: nothing here may import Kafka, Redis, Faust or the environment. Everyone may import it: the
-write
-side and the read side share nothing else.
+write side and the read side share nothing else.
 """

@@ -1,16 +1,13 @@
 """Names of the Kafka headers, written once. Values are UTF-8 text.
 
 ``traceparent`` follows W3C Trace Context; the ``errors.*`` names on dead letters follow Kafka
-Connect's
-dead letter queue (KIP-298) and Kafka Streams' (KIP-1034) under a prefix of our own.
+Connect's dead letter queue (KIP-298) and Kafka Streams' (KIP-1034) under a prefix of our own.
 """
 
 from typing import Final
 
 CORRELATION_ID: Final = "correlation-id"
-"""Id of the whole conversation; a command without one starts a conversation named by its command
-id.
-"""
+"""Id of the whole conversation; a command without one starts a conversation named by its command id."""
 
 CAUSATION_ID: Final = "causation-id"
 """Id of the message that directly caused this one; for an event, the command's id."""

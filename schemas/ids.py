@@ -1,9 +1,8 @@
 """Identifiers of aggregates, commands and the parts of an aggregate.
 
 An id is a record key, a piece of a Redis key and a word on a command line, so its alphabet leaves
-out
-what those give a meaning of their own: ``/`` (parts), ``{`` and ``}`` (Redis hash tags), control
-characters.
+out what those give a meaning of their own: ``/`` (parts), ``{`` and ``}`` (Redis hash tags),
+control characters.
 """
 
 import re
@@ -16,9 +15,7 @@ ID_PATTERN: Final = r"^[A-Za-z0-9](?:[A-Za-z0-9 ._:@+\-]{0,126}[A-Za-z0-9._:@+\-
 PART_SEPARATOR: Final = "/"
 
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN, max_length=MAX_ID_LENGTH)]
-"""1 to 128 characters: letters, digits and ``._:@+-``, blanks inside; it starts with a letter or
-digit.
-"""
+"""1 to 128 characters: letters, digits and ``._:@+-``, blanks inside; it starts with a letter or digit."""
 
 _is_id = re.compile(ID_PATTERN, re.ASCII).fullmatch
 
@@ -29,9 +26,7 @@ def is_id(text: str) -> bool:
 
 
 def part_key(aggregate_id: str, part_id: str) -> str:
-    """Record key of one part of an aggregate, e.g. the reservation ``o-7`` of SKU ``A`` is
-    ``A/o-7``.
-    """
+    """Record key of one part of an aggregate, e.g. the reservation ``o-7`` of SKU ``A`` is ``A/o-7``."""
     return f"{aggregate_id}{PART_SEPARATOR}{part_id}"
 
 

@@ -1,8 +1,8 @@
 """Stock of one SKU: events and state on the wire. Key: SKU; of an open reservation:
 ``SKU/reservation id``.
 
-Laws, at every version: ``on_hand = received + adjusted - shipped`` and
-``available = on_hand - reserved >= 0``.
+Laws, at every version: ``on_hand = received + adjusted - shipped`` and ``available = on_hand -
+reserved >= 0``.
 """
 
 from typing import Final
@@ -11,9 +11,7 @@ import msgspec
 
 
 class ItemRegistered(msgspec.Struct, frozen=True):
-    """The SKU exists from here on, with nothing on hand. At or below the threshold its stock is
-    low.
-    """
+    """The SKU exists from here on, with nothing on hand. At or below the threshold its stock is low."""
 
     description: str
     low_stock_threshold: int

@@ -10,9 +10,7 @@ from pydantic import Field, StringConstraints
 MAX_AMOUNT: Final = 2**53 - 1
 MAX_UNIT_PRICE: Final = 10**9
 MAX_QUANTITY: Final = 10**6
-"""One line's price times its quantity is at most 1e15; an order of several is checked against
-MAX_AMOUNT.
-"""
+"""One line's price times its quantity is at most 1e15; an order of several is checked against MAX_AMOUNT."""
 
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 """Three capital letters, ISO 4217."""

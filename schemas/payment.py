@@ -1,6 +1,4 @@
-"""A payment: events and state on the wire. Key: payment id. Amounts are minor units of
-``currency``.
-"""
+"""A payment: events and state on the wire. Key: payment id. Amounts are minor units of ``currency``."""
 
 from enum import StrEnum
 from typing import Final

@@ -1,8 +1,8 @@
 """The records on the topics: commands, events, outcomes; their JSON and nothing else.
 
-Keys: a command's and an event's key is the aggregate id, so it does not stand in the value a
-second time.
-Times are integers, milliseconds since 1970-01-01 UTC, and come from the command's Kafka record.
+Keys: a command's and an event's key is the aggregate id, so it does not stand in the value a second
+time. Times are integers, milliseconds since 1970-01-01 UTC, and come from the command's Kafka
+record.
 """
 
 from enum import StrEnum
@@ -17,13 +17,16 @@ MAX_COMMAND_BYTES: Final = 512 * 1024
 """A command's value may have this size; an order of 1,000 lines has about 100 KB."""
 
 
+ABSENT: Final = msgspec.Raw(b"")
+"""Raw JSON that is not there; falsy, and left out of the record."""
+
+
 class CommandRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Value on ``<prefix>.<aggregate>.commands``; ``data`` is validated by the command's own model.
 
     ``expected_version``: the command is refused unless the aggregate stands at this version (0:
-    does not
-    exist yet). ``data`` stays raw JSON here so that a broken field is reported by name and not as a
-    broken record.
+    does not exist yet). ``data`` stays raw JSON here so that a broken field is reported by name and
+    not as a broken record.
     """
 
     type: str
@@ -37,11 +40,9 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     """Value on ``<prefix>.<aggregate>.events`` (with ``state``) and ``….history`` (without).
 
     ``version`` counts the aggregate's events from 1 without gap. ``state`` is the whole state
-    *after* the
-    event, so the newest record of a key is all that a view or a restarted processor needs. A part
-    of an
-    aggregate (a reservation, key ``SKU/reservation``) has a record of its own with ``state`` and
-    no ``data``.
+    *after* the event, so the newest record of a key is all that a view or a restarted processor
+    needs. A part of an aggregate (a reservation, key ``SKU/reservation``) has a record of its own
+    with ``state`` and no ``data``.
     """
 
     type: str
@@ -49,8 +50,8 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     version: int
     occurred_at_ms: int
     schema_version: int = SCHEMA_VERSION
-    data: msgspec.Raw | None = None
-    state: msgspec.Raw | None = None
+    data: msgspec.Raw = ABSENT
+    state: msgspec.Raw = ABSENT
 
 
 class OutcomeStatus(StrEnum):
@@ -65,9 +66,8 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     command.
 
     ``version``: the aggregate's version after the command; of a rejected one, the version it was
-    judged
-    against (0: it does not exist, or was not looked at). ``digest`` tells a repetition from another
-    command under the same id.
+    judged against (0: it does not exist, or was not looked at). ``digest`` tells a repetition from
+    another command under the same id.
     """
 
     command_id: str
@@ -97,22 +97,28 @@ _outcome_decoder = msgspec.json.Decoder(Outcome)
 
 
 def encode(value: Any) -> bytes:
-    """JSON of a record, an event, a state or plain data; compact, UTF-8, keys in the order of
-    declaration.
-    """
+    """JSON of a record, an event, a state or plain data; compact, UTF-8, keys in the order of declaration."""
     return _encoder.encode(value)
+
+
+def decode(decoder: msgspec.json.Decoder[T], value: bytes) -> T:
+    """Decodes JSON; whatever is wrong with the bytes is a ``msgspec.DecodeError``, broken UTF-8 too."""
+    try:
+        return decoder.decode(value)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"not UTF-8: {error}") from error
 
 
 def decode_command(value: bytes) -> CommandRecord:
     """Raises ``msgspec.DecodeError`` (or its ``ValidationError``) when it is not the envelope."""
-    return _command_decoder.decode(value)
+    return decode(_command_decoder, value)
 
 
 def decode_event(value: bytes) -> EventRecord:
     """Raises ``msgspec.DecodeError`` (or its ``ValidationError``) when it is not an event record."""
-    return _event_decoder.decode(value)
+    return decode(_event_decoder, value)
 
 
 def decode_outcome(value: bytes) -> Outcome:
     """Raises ``msgspec.DecodeError`` (or its ``ValidationError``) when it is not an outcome."""
-    return _outcome_decoder.decode(value)
+    return decode(_outcome_decoder, value)

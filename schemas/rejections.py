@@ -46,8 +46,8 @@ class Code(StrEnum):
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """Why a command was refused: a stable code, a sentence for a person, and the offending field
-    if one is.
+    """Why a command was refused: a stable code, a sentence for a person, and the offending field if
+    one is.
     """
 
     code: Code

@@ -1,8 +1,8 @@
 """Every topic, as data: its name, how many partitions, and why it is configured as it is.
 
 ``commands``, ``events``, ``history`` and ``outcomes`` of one aggregate have the same number of
-partitions:
-record *n* of each lies on the partition of its aggregate, and one processor owns them together.
+partitions: record *n* of each lies on the partition of its aggregate, and one processor owns them
+together.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,19 +14,13 @@ AGGREGATES: Final = ("user", "inventory", "order", "payment")
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
 MAX_RECORD_BYTES: Final = 8 * 1024 * 1024
-"""Events carry state and data, so they may be larger than the command (at most 512 KiB) behind
-them.
-"""
+"""Events carry state and data, so they may be larger than the command (at most 512 KiB) behind them."""
 
 IDEMPOTENCY_WINDOW_MS: Final = 48 * _HOUR_MS
-"""How long a repeated command id gets its first outcome again: twice the 24 hours that are
-promised.
-"""
+"""How long a repeated command id gets its first outcome again: twice the 24 hours that are promised."""
 
 TOMBSTONE_RETENTION_MS: Final = 7 * _DAY_MS
-"""How long a deletion can be read from a compacted topic; who was away longer starts from an empty
-state.
-"""
+"""How long a deletion can be read from a compacted topic; who was away longer starts from an empty state."""
 
 _COMPACTED: Final = {
     "cleanup.policy": "compact",
