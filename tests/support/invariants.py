@@ -116,6 +116,8 @@ def _check_states(
         key = (record.key or b"").decode()
         if is_part_key(key):
             parts[key] = record.value
+        elif record.value is None:
+            newest.pop(key, None)
         else:
             newest[key] = _event(record)[0]
     for key, value in parts.items():

@@ -1,0 +1,136 @@
+"""Deciding one partition, on a real store: what is written, what is remembered, what a bug does."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from commands import by_name
+from commands.aggregate import Aggregate
+from processors.decider import Decider
+from processors.records import IncomingRecord, OutgoingRecord
+from processors.state_store import PartitionState
+from schemas import headers
+from schemas.records import Outcome, decode_event, decode_outcome
+from schemas.rejections import Code
+from schemas.topics import Topics
+
+TOPICS = Topics("t", partitions=1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[PartitionState]:
+    found = PartitionState(tmp_path, "events-id", "outcomes-id")
+    yield found
+    found.close()
+
+
+def incoming(key: str, value: str, *marks: tuple[str, bytes]) -> IncomingRecord:
+    return IncomingRecord("t.user.commands", 0, 7, 1000, key.encode(), value.encode(), list(marks))
+
+
+def register(command_id: str) -> str:
+    return f'{{"type":"RegisterUser","command_id":"{command_id}","data":{{"name":"Ada"}}}}'
+
+
+def decider(store: PartitionState, aggregate: Aggregate = by_name["user"]) -> Decider:
+    return Decider(aggregate, TOPICS, 0, store)
+
+
+def outcome_in(records: list[OutgoingRecord]) -> Outcome:
+    (record,) = [r for r in records if r.topic.endswith(".outcomes")]
+    return decode_outcome(record.value or b"")
+
+
+def test_a_command_writes_event_history_and_outcome_and_nothing_else(store: PartitionState) -> None:
+    records = decider(store).decide(incoming("ada", register("c1")))
+    assert [r.topic for r in records] == ["t.user.events", "t.user.history", "t.user.outcomes"]
+    event, history = (decode_event(r.value or b"") for r in records[:2])
+    assert (event.id, event.version, event.occurred_at_ms) == ("c1:0", 1, 1000)
+    assert event.state
+    assert not history.state
+    assert event.data == history.data
+
+
+def test_what_was_decided_before_in_the_same_transaction_counts(store: PartitionState) -> None:
+    one = decider(store)
+    one.decide(incoming("ada", register("c1")))
+    again = outcome_in(one.decide(incoming("ada", register("c2"))))
+    assert again.code is Code.USER_ALREADY_REGISTERED
+    assert again.version == 1
+
+
+def test_what_a_failed_transaction_decided_is_forgotten(store: PartitionState) -> None:
+    one = decider(store)
+    one.decide(incoming("ada", register("c1")))
+    one.discard()
+    assert outcome_in(one.decide(incoming("ada", register("c2")))).accepted
+    assert store.states.get(b"ada") is None
+
+
+def test_what_was_committed_is_known_to_the_next_process(store: PartitionState) -> None:
+    one = decider(store)
+    first = one.decide(incoming("ada", register("c1"), (headers.REPLY_PARTITION, b"3")))
+    one.committed(5, 9)
+    assert (store.states.next_offset, store.inbox.next_offset) == (5, 9)
+    again = decider(store).decide(incoming("ada", register("c1"), (headers.REPLY_PARTITION, b"4")))
+    assert [(r.topic, r.partition) for r in again] == [("t.replies", 4)]
+    assert again[0].value == first[-1].value
+
+
+def test_a_handlers_bug_is_a_refusal_and_a_dead_letter_with_its_cause(
+    store: PartitionState,
+) -> None:
+    def broken(*_: object) -> NoReturn:
+        raise ZeroDivisionError("a bug")
+
+    one = decider(store, replace(by_name["user"], decide=broken))
+    letter, *rest = one.decide(incoming("ada", register("c1")))
+    assert outcome_in(rest).code is Code.INTERNAL_ERROR
+    assert letter.topic == "t.dead-letters"
+    assert letter.value == register("c1").encode()
+    marks = dict(letter.headers)
+    assert b"ZeroDivisionError: a bug" in (marks[headers.ERROR_STACKTRACE] or b"")
+    assert marks[headers.ERROR_OFFSET] == b"7"
+
+
+@pytest.mark.parametrize("partition", [b"16", b"-1", b"x", b""])
+def test_a_reply_partition_that_does_not_exist_is_ignored(
+    store: PartitionState, partition: bytes
+) -> None:
+    records = decider(store).decide(
+        incoming("ada", register("c1"), (headers.REPLY_PARTITION, partition))
+    )
+    assert not [r for r in records if r.topic == "t.replies"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.none(), st.binary(max_size=60)), st.one_of(st.none(), st.binary(max_size=200)))
+def test_whatever_bytes_come_in_are_answered_or_kept(
+    tmp_path_factory: pytest.TempPathFactory, key: bytes | None, value: bytes | None
+) -> None:
+    store = PartitionState(tmp_path_factory.mktemp("any"), "events-id", "outcomes-id")
+    try:
+        records = decider(store).decide(IncomingRecord("t", 0, 0, 0, key, value, []))
+    finally:
+        store.close()
+    (record,) = records
+    assert record.topic in {"t.dead-letters", "t.user.outcomes"}
+    if record.topic == "t.dead-letters":
+        assert (record.key, record.value) == (key, value)
+
+
+def test_a_copy_of_another_topic_or_of_long_ago_is_not_trusted(tmp_path: Path) -> None:
+    first = PartitionState(tmp_path, "events-id", "outcomes-id")
+    first.states.write({b"ada": b"{}"}, 3)
+    first.close()
+    second = PartitionState(tmp_path, "events-id", "outcomes-id")
+    assert (second.states.get(b"ada"), second.states.next_offset) == (b"{}", 3)
+    second.close()
+    other = PartitionState(tmp_path, "made-anew", "outcomes-id")
+    assert (other.states.get(b"ada"), other.states.next_offset) == (None, None)
+    other.close()
