@@ -50,7 +50,8 @@ class CommandProcessor:
         self._aggregate_of = {self._topics.commands(a.name): a.name for a in AGGREGATES}
         self._stopping = threading.Event()
         self._batch_s = settings.batch_ms / 1000
-        self._decided = 0
+        self.decided = 0
+        """Commands decided and committed so far."""
 
     def stop(self) -> None:
         """Lets ``run`` end after the transaction under way; may be called from a signal handler."""
@@ -83,7 +84,7 @@ class CommandProcessor:
             )
             logger.info("processor started as %s", slot.name)
             self._loop()
-            logger.info("processor stopped after %d commands", self._decided)
+            logger.info("processor stopped after %d commands", self.decided)
 
     def _new_decider(self, topic: str, partition: int, store: PartitionState) -> Decider:
         return Decider(by_name[self._aggregate_of[topic]], self._topics, partition, store)
@@ -96,10 +97,10 @@ class CommandProcessor:
             if batch:
                 self._handle(batch)
             now = time.monotonic()
-            if now - told_at > TELL_EVERY_S and self._decided > told:
-                rate = (self._decided - told) / (now - told_at)
-                logger.info("%d commands decided, %.0f/s", self._decided, rate)
-                told_at, told = now, self._decided
+            if now - told_at > TELL_EVERY_S and self.decided > told:
+                rate = (self.decided - told) / (now - told_at)
+                logger.info("%d commands decided, %.0f/s", self.decided, rate)
+                told_at, told = now, self.decided
 
     def _consume(self) -> list[Message]:
         """A batch: waits for a first command, then a little for others to share its transaction."""
@@ -130,7 +131,7 @@ class CommandProcessor:
             self._owned.rewind()
             return
         self._owned.committed(ends)
-        self._decided += len(batch)
+        self.decided += len(batch)
 
     def _decide_all(self, batch: Iterable[IncomingRecord]) -> Iterator[OutgoingRecord]:
         for record in batch:

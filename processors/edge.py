@@ -167,6 +167,4 @@ def _invalid_data(error: ValidationError) -> Rejection:
     """The first thing that is wrong, with its path, e.g. ``lines.3.quantity``."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or None
-    more = error.error_count() - 1
-    others = f" (and {more} more)" if more else ""
-    return Rejection(Code.INVALID_DATA, f"{first['msg']}{others}", field)
+    return Rejection(Code.INVALID_DATA, first["msg"], field)

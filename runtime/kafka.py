@@ -70,7 +70,7 @@ def producer(settings: Settings) -> dict[str, Any]:
         "enable.idempotence": True,
         "acks": "all",
         "compression.type": "lz4",
-        "linger.ms": 2,  # lets a burst share a request, adds less than a transaction takes
+        "linger.ms": 1,  # lets a burst share a request, adds less than a transaction takes
         "message.max.bytes": MAX_RECORD_BYTES,
         "delivery.timeout.ms": 60_000,
         "queue.buffering.max.messages": 200_000,  # beyond it a sender waits: back-pressure
@@ -86,7 +86,6 @@ def transactional_producer(settings: Settings, transactional_id: str) -> dict[st
         "delivery.timeout.ms": TRANSACTION_TIMEOUT_MS,
         "retry.backoff.ms": TRANSACTION_RETRY_BACKOFF_MS,
         "retry.backoff.max.ms": TRANSACTION_RETRY_BACKOFF_MAX_MS,
-        "linger.ms": 1,  # the batch is already whole when it is produced; the commit flushes
     }
 
 
@@ -101,8 +100,7 @@ def group_consumer(settings: Settings, group_id: str) -> dict[str, Any]:
         "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        # Lost offsets must not skip (`latest`) or repeat (`earliest`) commands in silence; a
-        # partition
+        # Lost offsets must not skip (`latest`) or repeat (`earliest`) commands in silence; a partition
         # without any is set to its beginning by the processor when it is assigned.
         "auto.offset.reset": "error",
         "isolation.level": "read_committed",
