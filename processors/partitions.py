@@ -187,10 +187,7 @@ class OwnedPartitions:
 
     def _require_untouched(self, at: TopicPartition) -> None:
         outcomes = TopicPartition(self._topics.outcomes(self._aggregate(at.topic)), at.partition)
-        _, end = kafka.until_answered(
-            lambda: self._consumer.get_watermark_offsets(outcomes, CALL_TIMEOUT_S),
-            COMMITTED_TIMEOUT_S,
-        )
+        _, end = kafka.watermarks(self._consumer, outcomes, COMMITTED_TIMEOUT_S)
         if end > 0:
             raise self.offsets_lost(
                 f"{at.topic}-{at.partition}", f"no offset of the group, but {end} outcomes"

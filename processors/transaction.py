@@ -92,11 +92,12 @@ class TransactionalWriter:
         # than encoding them, and the library itself fails the transaction when any record is lost.
         for record in last.values():
             self._produce(record, on_delivery)
+        # While the records are on their way, the offsets can go, too.
+        _retrying(lambda: producer.send_offsets_to_transaction(offsets, group, CALL_TIMEOUT_S))
         if producer.flush(CALL_TIMEOUT_S):
             raise KafkaException(
                 KafkaError(KafkaError._TIMED_OUT, "records were not delivered in time")
             )
-        _retrying(lambda: producer.send_offsets_to_transaction(offsets, group, CALL_TIMEOUT_S))
         _retrying(lambda: producer.commit_transaction(CALL_TIMEOUT_S))
         return ends
 

@@ -27,7 +27,6 @@ from schemas.ids import reply_key
 from schemas.records import MAX_COMMAND_BYTES, CommandRecord, Outcome, decode_outcome, encode
 
 POLL_S: Final = 0.1
-CALL_TIMEOUT_S: Final = 5.0
 START_TIMEOUT_S: Final = 30.0
 DEFAULT_TIMEOUT_S: Final = 30.0
 
@@ -225,10 +224,7 @@ class _Replies:
         at = TopicPartition(topics.replies, self.partition)
         # The end is resolved here and not by the client in the background: a reply that is written
         # right after this call must not be missed.
-        _, at.offset = kafka.until_answered(
-            lambda: self._consumer.get_watermark_offsets(at, timeout=CALL_TIMEOUT_S),
-            START_TIMEOUT_S,
-        )
+        _, at.offset = kafka.watermarks(self._consumer, at, START_TIMEOUT_S)
         self._consumer.assign([at])
         self._thread = threading.Thread(target=self._read, name="command-replies", daemon=True)
         self._thread.start()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from runtime.settings import Settings, kafka_options
 from schemas.topics import MAX_RECORD_BYTES
@@ -133,6 +133,7 @@ def reader(settings: Settings) -> dict[str, Any]:
 T = TypeVar("T")
 
 RETRY_PAUSE_S: Final = 0.05
+WATERMARK_CALL_S: Final = 5.0
 
 TRANSIENT: Final = frozenset(
     {
@@ -173,3 +174,10 @@ def until_answered(call: Callable[[], T], timeout_s: float) -> T:
             if not is_transient(error.args[0]) or time.monotonic() > deadline:
                 raise
             time.sleep(RETRY_PAUSE_S)
+
+
+def watermarks(consumer: Consumer, at: TopicPartition, timeout_s: float) -> tuple[int, int]:
+    """First offset of a partition and the one after the last. Raises KafkaException."""
+    return until_answered(
+        lambda: consumer.get_watermark_offsets(at, timeout=WATERMARK_CALL_S), timeout_s
+    )
