@@ -90,7 +90,7 @@ class Decider:
     ) -> list[OutgoingRecord]:
         root = self._load(request.aggregate_id.encode(), self._root_decoder)
         try:
-            decision = self._steps(request, root, incoming.timestamp_ms)
+            decision = self._steps(request, root, incoming.occurred_at_ms)
         except Exception as bug:  # whatever a handler's bug is, it must stop nobody else's command
             logger.exception("bug while deciding %s %s", request.type, request.command_id)
             rejection = Rejection(
@@ -106,7 +106,7 @@ class Decider:
         for number, step in enumerate(decision):
             version += 1
             event_id = f"{request.command_id}:{number}"
-            at = Occurrence(event_id, version, incoming.timestamp_ms, marks)
+            at = Occurrence(event_id, version, incoming.occurred_at_ms, marks)
             records += self._write(request.aggregate_id, step, at)
         records += self._conclude(request, incoming, None, version, marks)
         return records
@@ -159,7 +159,7 @@ class Decider:
         version: int,
         marks: Headers,
     ) -> list[OutgoingRecord]:
-        outcome = self._outbox.outcome_value(request, rejection, version, incoming.timestamp_ms)
+        outcome = self._outbox.outcome_value(request, rejection, version, incoming.occurred_at_ms)
         key = outcome_key(request.aggregate_id, request.command_id)
         self._outcomes[key] = outcome
         return [
@@ -181,7 +181,7 @@ class Decider:
             "command_id",
         )
         refused = self._outbox.outcome_value(
-            request, rejection, outcome.version, incoming.timestamp_ms
+            request, rejection, outcome.version, incoming.occurred_at_ms
         )
         # The first outcome stays the outcome of this id, so the second command is kept as a dead
         # letter.

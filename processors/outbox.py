@@ -106,7 +106,7 @@ class Outbox:
             (headers.ERROR_TOPIC, incoming.topic.encode()),
             (headers.ERROR_PARTITION, str(incoming.partition).encode()),
             (headers.ERROR_OFFSET, str(incoming.offset).encode()),
-            (headers.ERROR_TIMESTAMP, str(incoming.timestamp_ms).encode()),
+            (headers.ERROR_TIMESTAMP, str(incoming.occurred_at_ms).encode()),
         ]
         if bug is not None:
             trace = "".join(traceback.format_exception(bug))

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from confluent_kafka import Message
 
+from schemas import headers
+
 Headers = list[tuple[str, str | bytes | None]]
 """As the client library takes them; those that come in are bytes, or None where one has no value."""
 
@@ -24,21 +26,29 @@ class IncomingRecord(NamedTuple):
     topic: str
     partition: int
     offset: int
-    timestamp_ms: int
+    occurred_at_ms: int  # when it happened: see schemas.headers.OCCURRED_AT_MS
     key: bytes | None
     value: bytes | None
     headers: Headers
 
 
 def incoming(message: Message) -> IncomingRecord:
-    """A consumed message (without an error) as plain data."""
-    _, timestamp_ms = message.timestamp()
+    """A consumed message (without an error) as plain data; its time is that of the header, if it has one."""
+    _, sent_at_ms = message.timestamp()
+    marks: Headers = message.headers() or []  # type: ignore[assignment]
     return IncomingRecord(
         message.topic(),  # type: ignore[arg-type]  # a record has a place; only errors have none
         message.partition(),  # type: ignore[arg-type]
         message.offset(),  # type: ignore[arg-type]
-        max(0, timestamp_ms),
+        _occurred_at_ms(marks, max(0, sent_at_ms)),
         message.key(),
         message.value(),
-        message.headers() or [],  # type: ignore[arg-type]
+        marks,
     )
+
+
+def _occurred_at_ms(marks: Headers, sent_at_ms: int) -> int:
+    for name, value in marks:
+        if name == headers.OCCURRED_AT_MS and value and len(value) <= 15 and value.isdigit():
+            return int(value)
+    return sent_at_ms

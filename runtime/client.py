@@ -55,7 +55,7 @@ class CommandTooLarge(ValueError):
 class OutgoingCommand:
     """A command ready for its topic. ``data`` is the JSON of the command's own fields.
 
-    ``timestamp_ms``: time of the Kafka record, which is the time the domain uses; None for now.
+    ``occurred_at_ms``: when it happened, epoch milliseconds UTC, if that is not when it is sent.
     """
 
     aggregate: str
@@ -65,7 +65,7 @@ class OutgoingCommand:
     command_id: str
     expected_version: int | None = None
     correlation_id: str | None = None
-    timestamp_ms: int | None = None
+    occurred_at_ms: int | None = None
 
     def value(self) -> bytes:
         """The record's value. Raises CommandTooLarge."""
@@ -181,14 +181,19 @@ class CommandClient:
         on_delivery: Callable[[KafkaError | None, Message], None],
     ) -> None:
         correlation = command.correlation_id or command.command_id
+        marks: list[tuple[str, str | bytes | None]] = [
+            (headers.CORRELATION_ID, correlation.encode()),
+            *extra,
+        ]
+        if command.occurred_at_ms is not None:
+            marks.append((headers.OCCURRED_AT_MS, str(command.occurred_at_ms).encode()))
         while True:
             try:
                 self._producer.produce(
                     self._topics.commands(command.aggregate),
                     key=command.aggregate_id.encode(),
                     value=value,
-                    headers=[(headers.CORRELATION_ID, correlation.encode()), *extra],
-                    timestamp=command.timestamp_ms or 0,
+                    headers=marks,
                     on_delivery=on_delivery,
                 )
                 return

@@ -18,6 +18,10 @@ TRACEPARENT: Final = "traceparent"
 REPLY_PARTITION: Final = "reply-partition"
 """On a command: the partition of ``<prefix>.replies`` where its sender waits for the outcome."""
 
+OCCURRED_AT_MS: Final = "occurred-at-ms"
+"""On a command, optional: when it happened, if that is not when it was sent; decimal epoch milliseconds.
+The record's own time stays the time of sending, because Kafka's retention goes by it."""
+
 AGGREGATE_VERSION: Final = "aggregate-version"
 """On a tombstone, which has no value: the version at which the aggregate (or part) was deleted."""
 

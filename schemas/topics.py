@@ -44,6 +44,12 @@ def _expires(ms: int) -> dict[str, str]:
     }
 
 
+_COMMANDS: Final = _expires(7 * _DAY_MS) | {
+    # Retention goes by record time: an older one would be deleted before it is decided.
+    "message.timestamp.before.max.ms": str(6 * _DAY_MS),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
     """One topic as it should be. ``config`` holds topic-level Kafka options as strings."""
@@ -92,7 +98,7 @@ class Topics:
     def specs(self) -> Iterator[TopicSpec]:
         """All topics, in a stable order."""
         for aggregate in AGGREGATES:
-            yield TopicSpec(self.commands(aggregate), self.partitions, _expires(7 * _DAY_MS))
+            yield TopicSpec(self.commands(aggregate), self.partitions, _COMMANDS)
             yield TopicSpec(self.events(aggregate), self.partitions, _COMPACTED)
             yield TopicSpec(self.history(aggregate), self.partitions, _FOR_EVER)
             yield TopicSpec(

@@ -72,7 +72,7 @@ def send_all(client: CommandClient, commands: list[OutgoingCommand]) -> None:
 
 
 def drained(
-    settings: Settings, commands: list[OutgoingCommand], timeout: float = 90.0
+    settings: Settings, commands: list[OutgoingCommand], timeout: float = 180.0
 ) -> LogReading:
     """Waits until each command has its outcome, then checks every invariant of the log."""
     topics = topics_of(settings)
@@ -136,7 +136,7 @@ def test_a_processor_suspended_past_its_session_is_fenced_and_writes_nothing_twi
         zombie.suspend()
         with RoleProcess("processors", env, tmp_path / "heir.log") as heir:
             send_all(client, commands[len(commands) // 2 :])
-            eventually(lambda: "ready" in heir.text(), timeout=60)
+            eventually(lambda: "ready" in heir.text(), timeout=120)
             drained(settings, commands)
             zombie.resume()
             more = [command(f"after{number}", "RegisterUser", name="x") for number in range(50)]
@@ -165,7 +165,7 @@ def test_the_broker_killed_and_restarted_loses_nothing_and_doubles_nothing(
         time.sleep(1)
         own_kafka.start()
         client.flush()
-        drained(settings, commands, timeout=120)
+        drained(settings, commands)
 
 
 def test_state_committed_behind_a_dead_writers_open_transaction_is_restored(

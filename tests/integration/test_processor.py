@@ -24,7 +24,7 @@ from runtime.settings import Settings
 from runtime.topic_admin import TopicState, TopicsUnfit, topics_of
 from schemas import headers
 from schemas.partitioner import partition_for
-from schemas.records import MAX_COMMAND_BYTES, decode_outcome
+from schemas.records import MAX_COMMAND_BYTES, decode_event, decode_outcome
 from schemas.rejections import Code
 from tests.support.commanding import command, eventually
 from tests.support.invariants import check_log
@@ -244,6 +244,30 @@ def test_conversation_and_trace_are_passed_on_to_events_and_outcomes(
         (record,) = found(settings, topic, a)
         assert record.headers[headers.CORRELATION_ID] == b"checkout-7"
         assert record.headers[headers.CAUSATION_ID] == register.command_id.encode()
+
+
+def test_what_happened_before_it_was_sent_keeps_its_own_time(
+    client: CommandClient, settings: Settings, a: str
+) -> None:
+    in_2010 = 1_291_191_960_000
+    outcome = client.execute(replace(command(a, "RegisterUser", name="x"), occurred_at_ms=in_2010))
+    assert outcome.decided_at_ms == in_2010
+    (record,) = found(settings, topics_of(settings).events("user"), a)
+    assert decode_event(record.value or b"").occurred_at_ms == in_2010
+
+
+def test_a_record_too_old_for_kafkas_retention_is_refused_by_the_broker(settings: Settings) -> None:
+    producer = Producer(kafka.producer(settings))
+    refused: list[str] = []
+    producer.produce(
+        topics_of(settings).commands("user"),
+        b"{}",
+        b"ada",
+        timestamp=1_291_191_960_000,
+        on_delivery=lambda error, _: refused.append(error.name() if error else ""),
+    )
+    producer.flush(10)
+    assert refused == ["INVALID_TIMESTAMP"]
 
 
 def test_only_commands_whose_sender_waits_make_replies(
