@@ -1,0 +1,1 @@
+"""The composition root: command line, shop, roles. Imports all, imported by none."""

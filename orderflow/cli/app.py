@@ -1,0 +1,45 @@
+"""The app and its commands' order in the help; turns expected failures into a sentence and an exit code."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from orderflow.cli import demo, doctor, imports, query, rebuild, roles, send, topics, up
+from orderflow.cli.exits import EPILOG, EXPECTED, Exit, explain, quit_with, show
+
+
+class Commands(TyperGroup):
+    """The top of the command line: what is expected to go wrong is shown without a traceback."""
+
+    def invoke(self, ctx: Any) -> object:
+        """Runs the chosen command. Raises typer.Exit with a code of the table."""
+        try:
+            return super().invoke(ctx)
+        except EXPECTED as error:
+            failure = explain(error)
+            show(failure)
+            raise quit_with(failure.code) from None
+        except KeyboardInterrupt:
+            raise quit_with(Exit.INTERRUPTED) from None
+
+
+app = typer.Typer(
+    name="orderflow",
+    cls=Commands,
+    help="A CQRS order pipeline on Kafka and Redis.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("up", rich_help_panel="Run")(up.up)
+app.command("demo", rich_help_panel="Run")(demo.demo)
+app.command("processor", rich_help_panel="Run")(roles.processor)
+app.command("projector", rich_help_panel="Run")(roles.projector)
+app.command("send", rich_help_panel="Use")(send.send)
+app.add_typer(query.app, name="query", rich_help_panel="Use")
+app.add_typer(imports.app, name="import", rich_help_panel="Use")
+app.command("rebuild", rich_help_panel="Operate")(rebuild.rebuild)
+app.add_typer(topics.app, name="topics", rich_help_panel="Operate")
+app.command("doctor", rich_help_panel="Operate")(doctor.doctor)

@@ -1,0 +1,103 @@
+"""`orderflow send`: one command, with or without waiting for its outcome."""
+
+import difflib
+import uuid
+from typing import Annotated
+
+import typer
+
+from commands import by_command
+from orderflow.cli.context import connected
+from orderflow.cli.exits import Exit, Refused, parse_json, quit_with
+from orderflow.cli.output import Output, OutputOption, answers, print_json
+from runtime.client import CommandClient, OutgoingCommand
+from schemas.ids import is_id
+from schemas.records import Outcome, encode
+
+
+def send(
+    command: Annotated[str, typer.Argument(help="Type of the command, e.g. RegisterUser.")],
+    aggregate_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the aggregate.")],
+    *,
+    json: Annotated[str, typer.Option("--json", help="The command's fields as JSON.")] = "{}",
+    wait: Annotated[bool, typer.Option(help="Wait for the outcome.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 30.0,
+    command_id: Annotated[
+        str | None, typer.Option(help="Send it again with the same id: it is carried out once.")
+    ] = None,
+    expected_version: Annotated[
+        int | None, typer.Option(min=0, help="Refuse unless the aggregate stands at this version.")
+    ] = None,
+    correlation_id: Annotated[
+        str | None, typer.Option(help="Id of the conversation; the command's id if left out.")
+    ] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Send one command; with --wait exit code 1 means that it was rejected."""
+    outgoing = OutgoingCommand(
+        aggregate=_aggregate_of(command),
+        aggregate_id=_checked("ID", aggregate_id),
+        type=command,
+        data=encode(parse_json(json)),
+        command_id=_checked("--command-id", command_id or f"cli-{uuid.uuid4().hex}"),
+        expected_version=expected_version,
+        correlation_id=correlation_id,
+    )
+    with CommandClient(connected(redis=False)) as client:
+        if not wait:
+            client.send(outgoing)
+            client.flush(timeout)
+            _print_sent(outgoing, output)
+            return
+        outcome = client.execute(outgoing, timeout)
+    _print_outcome(outcome, output)
+    if not outcome.accepted:
+        raise quit_with(Exit.NO)
+
+
+def _aggregate_of(command: str) -> str:
+    """The aggregate that decides on it, from the table. Raises Refused with what was perhaps meant."""
+    if command in by_command:
+        return by_command[command].name
+    lowered = {name.lower(): name for name in by_command}
+    close = difflib.get_close_matches(command.lower(), lowered, n=3)
+    if close:
+        remedy = f"Did you mean {' or '.join(lowered[name] for name in close)}?"
+    else:
+        remedy = f"There are: {', '.join(by_command)}."
+    raise Refused(f"there is no command {command!r}", remedy)
+
+
+def _checked(what: str, text: str) -> str:
+    if is_id(text):
+        return text
+    raise Refused(
+        f"{what} {text!r} cannot be an id",
+        "Use 1 to 128 letters, digits, blanks and ._:@+-, beginning with a letter or digit.",
+    )
+
+
+def _print_sent(command: OutgoingCommand, output: Output) -> None:
+    if output is Output.JSON:
+        print_json({"command_id": command.command_id, "status": "sent"})
+    else:
+        answers().print(
+            f"sent {command.type} to {command.aggregate} {command.aggregate_id} as "
+            f"{command.command_id}",
+            soft_wrap=True,
+        )
+
+
+def _print_outcome(outcome: Outcome, output: Output) -> None:
+    if output is Output.JSON:
+        print_json(outcome)
+        return
+    where = f"{outcome.aggregate} {outcome.aggregate_id}, version {outcome.version}"
+    if outcome.accepted:
+        answers().print(f"[green]accepted[/] {where}", highlight=False, soft_wrap=True)
+        return
+    field = f" (field {outcome.field})" if outcome.field else ""
+    answers().print(
+        f"[red]rejected[/] {where}: {outcome.code}{field}", highlight=False, soft_wrap=True
+    )
+    answers().print(outcome.message or "", markup=False, highlight=False, soft_wrap=True)

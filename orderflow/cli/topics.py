@@ -1,0 +1,86 @@
+"""`orderflow topics`: the topics as they should be, against the cluster."""
+
+import typer
+
+from orderflow.cli.context import connected
+from orderflow.cli.exits import Exit, quit_with
+from orderflow.cli.output import Output, OutputOption, answers, print_json, table
+from runtime import topic_admin
+from runtime.topic_admin import TopicDifference, TopicState
+
+app = typer.Typer(
+    help="Create the topics, compare them with what they should be.", no_args_is_help=True
+)
+
+
+@app.command()
+def apply(output: OutputOption = Output.TABLE) -> None:
+    """Create what is missing and set what differs. A partition count is never changed."""
+    found = topic_admin.apply(connected(redis=False))
+    changed = [difference for difference in found if difference.state is not TopicState.OK]
+    if output is Output.JSON:
+        print_json({"topics": len(found), "changed": changed})
+        return
+    if changed:
+        _print("Changed", changed)
+    answers().print(f"{len(found)} topics, {len(changed)} changed.")
+
+
+@app.command()
+def diff(output: OutputOption = Output.TABLE) -> None:
+    """Show what differs; exit code 1 when anything does."""
+    found = topic_admin.diff(connected(redis=False))
+    different = [difference for difference in found if difference.state is not TopicState.OK]
+    if output is Output.JSON:
+        print_json(different)
+    elif different:
+        _print("Differences", different)
+    else:
+        answers().print(f"{len(found)} topics are as they should be.")
+    if different:
+        raise quit_with(Exit.NO)
+
+
+@app.command("list")
+def list_(output: OutputOption = Output.TABLE) -> None:
+    """Show every topic, how it is cleaned up, and how it stands."""
+    settings = connected(redis=False)
+    specs = {spec.name: spec for spec in topic_admin.topics_of(settings).specs()}
+    rows = [
+        {
+            "name": found.name,
+            "state": found.state,
+            "partitions": found.partitions_found,
+            "config": specs[found.name].config,
+        }
+        for found in topic_admin.diff(settings)
+    ]
+    if output is Output.JSON:
+        print_json(rows)
+        return
+    shown = (
+        (
+            row["name"],
+            row["state"],
+            row["partitions"],
+            specs[str(row["name"])].config["cleanup.policy"],
+        )
+        for row in rows
+    )
+    answers().print(table("Topics", ("topic", "state", "partitions", "cleanup"), shown))
+
+
+def _print(title: str, differences: list[TopicDifference]) -> None:
+    rows = (
+        (
+            difference.name,
+            difference.state,
+            f"{difference.partitions_found} of {difference.partitions_wanted}",
+            ", ".join(
+                f"{option}: {found} → {wanted}"
+                for option, (found, wanted) in difference.config.items()
+            ),
+        )
+        for difference in differences
+    )
+    answers().print(table(title, ("topic", "found", "partitions", "options"), rows))

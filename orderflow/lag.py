@@ -1,0 +1,148 @@
+"""How far the pipeline is behind: commands that are not decided yet, events that a view has not seen yet."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from redis.exceptions import RedisError
+
+from processors.command_processor import group_id
+from readmodels import Queries
+from readmodels.views import VIEWS
+from runtime import kafka
+from runtime.settings import Settings
+from runtime.topic_admin import topics_of
+from schemas.topics import AGGREGATES
+
+ANSWER_WITHIN_S: Final = 5.0
+LOOK_EVERY_S: Final = 0.1
+
+Ends = dict[tuple[str, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """``decided``: sum of the processors' committed offsets; ``waiting``: commands behind them.
+
+    ``view_lags``: for each view the offsets it is behind its topics' ends.
+    """
+
+    decided: int
+    waiting: int
+    view_lags: dict[str, int]
+
+
+class ViewsBehind(TimeoutError):
+    """The views did not reach the end of their topics in time; is a projector running?"""
+
+
+class LagMeter:
+    """Asks the broker and Redis where everybody stands. Keeps its clients; not thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        # A broker that is gone is told by what is measured, not by lines of the client library.
+        self._admin = AdminClient(kafka.admin(settings) | {"log_level": 0})
+        self._queries = Queries(settings)
+        self._group = group_id(settings)
+        self._topics = topics_of(settings)
+        self._commands = self._partitions(map(self._topics.commands, AGGREGATES))
+
+    def close(self) -> None:
+        """Drops the connections to Redis; the admin client goes with this object."""
+        self._queries.close()
+
+    def measure(self) -> Sample:
+        """Raises KafkaException or RedisError when a server does not answer."""
+        committed = sum(self._committed().values())
+        waiting = sum(self._ends(self._commands).values()) - committed
+        return Sample(committed, max(0, waiting), self.view_lags(self.view_ends()))
+
+    def try_measure(self) -> Sample | None:
+        """As ``measure``; None while a server does not answer, which a live status has to survive."""
+        try:
+            return self.measure()
+        except (KafkaException, RedisError):
+            return None
+
+    def view_ends(self) -> dict[str, Ends]:
+        """For each view the ends of the partitions that it reads. Raises KafkaException."""
+        return {
+            view.name: self._ends(self._partitions([self._topics.events(view.aggregate)]))
+            for view in VIEWS
+        }
+
+    def view_lags(self, ends: dict[str, Ends]) -> dict[str, int]:
+        """How far each view is from these ends. Raises RedisError."""
+        return {
+            status.view: _behind(ends[status.view], status.positions)
+            for status in self._queries.status()
+        }
+
+    def _partitions(self, topics: Iterable[str]) -> list[TopicPartition]:
+        return [
+            TopicPartition(topic, partition)
+            for topic in topics
+            for partition in range(self._topics.partitions)
+        ]
+
+    def _ends(self, partitions: list[TopicPartition]) -> Ends:
+        asked = {partition: OffsetSpec.latest() for partition in partitions}
+        answers = self._admin.list_offsets(asked, request_timeout=ANSWER_WITHIN_S)
+        return {(at.topic, at.partition): answer.result().offset for at, answer in answers.items()}
+
+    def _committed(self) -> Ends:
+        request = ConsumerGroupTopicPartitions(self._group, self._commands)
+        answers = self._admin.list_consumer_group_offsets(
+            [request], request_timeout=ANSWER_WITHIN_S
+        )
+        found: Iterable[TopicPartition] = answers[self._group].result().topic_partitions
+        return {(at.topic, at.partition): max(0, at.offset) for at in found}
+
+
+def _behind(ends: Ends, positions: Mapping[str, int]) -> int:
+    return sum(
+        max(0, end - positions.get(f"{topic}:{partition}", 0))
+        for (topic, partition), end in ends.items()
+    )
+
+
+def wait_for_views(
+    settings: Settings,
+    timeout: float,
+    on_progress: Callable[[str, float | None], None] | None = None,
+    look_after: Callable[[], None] | None = None,
+) -> None:
+    """Until every view has everything that stands in the topics now.
+
+    Raises ViewsBehind, KafkaException, RedisError. ``look_after`` is called in between.
+    """
+    with closing(LagMeter(settings)) as meter:
+        _wait(meter, timeout, on_progress or (lambda _note, _fraction: None), look_after)
+
+
+def _wait(
+    meter: LagMeter,
+    timeout: float,
+    on_progress: Callable[[str, float | None], None],
+    look_after: Callable[[], None] | None,
+) -> None:
+    ends = meter.view_ends()
+    deadline = time.monotonic() + timeout
+    first: int | None = None
+    while True:
+        lags = meter.view_lags(ends)
+        behind = sum(lags.values())
+        first = behind if first is None else first
+        on_progress(f"{behind:,} behind", 1 - behind / first if first else None)
+        if behind == 0:
+            return
+        if time.monotonic() > deadline:
+            names = ", ".join(f"{view} by {lag:,}" for view, lag in lags.items() if lag)
+            raise ViewsBehind(f"after {timeout:g} s the views are still behind: {names}")
+        if look_after is not None:
+            look_after()
+        time.sleep(LOOK_EVERY_S)

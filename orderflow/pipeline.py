@@ -1,0 +1,96 @@
+"""A whole pipeline under this process: servers if nobody else has any, topics, processors,
+projectors.
+
+What `orderflow up` and `orderflow demo` have in common. Stops in the reverse order of the start, so
+a processor ends its transaction and a projector its batch while the servers are still there.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from orderflow.servers import (
+    check_kafka,
+    check_redis,
+    environment_of,
+    wants_embedded,
+    with_address,
+)
+from orderflow.supervisor import Supervisor, role
+from runtime import topic_admin
+from runtime.embedded import EmbeddedServers
+from runtime.settings import Settings
+
+OnProgress = Callable[[str, float | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A running pipeline. ``servers`` is None when the environment named them."""
+
+    settings: Settings
+    servers: EmbeddedServers | None
+    supervisor: Supervisor
+
+    def look_after(self) -> None:
+        """Restarts what has crashed: roles after a pause, embedded servers at once.
+
+        Raises EmbeddedServerError when a server does not come up again.
+        """
+        if self.servers is not None:
+            for server in (self.servers.kafka, self.servers.redis):
+                if not server.running:
+                    server.start()
+        self.supervisor.look_after()
+
+
+@contextmanager
+def running_pipeline(
+    settings: Settings, processors: int, projectors: int, on_progress: OnProgress
+) -> Iterator[Pipeline]:
+    """Starts everything and stops it at the end.
+
+    Raises EmbeddedServerError, KafkaException, RedisError, TopicsUnfit; then nothing is left
+    running.
+    """
+    with ExitStack() as stack:
+        servers = None
+        if wants_embedded(settings):
+            servers = EmbeddedServers(settings.home, on_progress=on_progress)
+            stack.enter_context(servers)
+            settings = with_address(settings, servers.address)
+        check_kafka(settings)
+        check_redis(settings)
+        on_progress("applying the topics", None)
+        topic_admin.apply(settings)
+        on_progress("starting processors and projectors", None)
+        environment, logs = environment_of(settings), settings.home.absolute() / "logs"
+        children = [
+            role(name, environment, logs, f"{name}-{number}" if count > 1 else name)
+            for name, count in (("processor", processors), ("projector", projectors))
+            for number in range(1, count + 1)
+        ]
+        supervisor = stack.enter_context(Supervisor(children))
+        yield Pipeline(settings, servers, supervisor)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, instead of tearing the process out of what it does.
+
+    The handlers that were there come back at the end. Main thread only.
+    """
+    stopping = threading.Event()
+
+    def stop(_: int, __: FrameType | None) -> None:
+        stopping.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

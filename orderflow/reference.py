@@ -1,0 +1,196 @@
+"""The tables of the documentation that are generated from the code, as Markdown.
+
+In a document a table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``; `python
+-m orderflow.schema_files` rewrites what is between them. Pure.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from commands import AGGREGATES
+from commands.aggregate import Aggregate, Command
+from runtime.settings import Settings
+from schemas import headers
+from schemas.ids import ID_PATTERN
+from schemas.rejections import Code
+from schemas.topics import Topics
+
+_TABLE: Final = re.compile(
+    r"(?P<begin><!-- table: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end of table -->)", re.DOTALL
+)
+_CODE_COMMENT: Final = re.compile(r'^ {4}([A-Z_]+) = "[a-z_]+"  # (.+)$', re.MULTILINE)
+_HEADER: Final = re.compile(
+    r'^([A-Z_]+): Final = "([^"]+)"(?:\n"""(.*?)""")?', re.MULTILINE | re.DOTALL
+)
+_CODE_USE: Final = re.compile(r"\bCode\.([A-Z_]+)\b")
+_AGGREGATE: Final = rf"\.({'|'.join(a.name for a in AGGREGATES)})\."
+_PREFIX: Final = "<prefix>"
+_NOTHING: Final = "none"
+
+Schema = Mapping[str, Any]
+
+
+class UnknownTable(ValueError):
+    """A document has a marker for a table that does not exist."""
+
+
+def with_tables(text: str, tables: Mapping[str, str]) -> str:
+    """The document with each marked table as it should be. Raises UnknownTable."""
+
+    def replace(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in tables:
+            raise UnknownTable(f"there is no table {name!r}; there are: {', '.join(tables)}")
+        return f"{match['begin']}{tables[name]}{match['end']}"
+
+    return _TABLE.sub(replace, text)
+
+
+def marked_tables() -> dict[str, str]:
+    """Name in the marker -> Markdown."""
+    return {
+        "settings": settings_table(),
+        "topics": topics_table(),
+        "headers": headers_table(),
+        "commands": "\n".join(_aggregate_section(aggregate) for aggregate in AGGREGATES),
+        "rejections": rejections_table(),
+    }
+
+
+def settings_table() -> str:
+    """Every variable of the environment, its default and what it is for."""
+    rows = (
+        (f"`{field.alias}`", _default(field.default), field.description or "")
+        for field in Settings.model_fields.values()
+    )
+    return _table(("variable", "default", "what it is"), rows)
+
+
+def topics_table() -> str:
+    """Every topic of the table in schemas/topics.py; those that each aggregate has stand there once."""
+    topics = Topics(_PREFIX, partitions=int(Settings.model_fields["partitions"].default))
+    rows = {
+        f"`{re.sub(_AGGREGATE, '.<aggregate>.', spec.name)}`": (
+            str(spec.partitions),
+            _config(spec.config),
+        )
+        for spec in topics.specs()
+    }
+    return _table(
+        ("topic", "partitions (default)", "options"), ((name, *row) for name, row in rows.items())
+    )
+
+
+def headers_table() -> str:
+    """Every header and the comment that stands under its name in schemas/headers.py."""
+    found = _HEADER.findall(inspect.getsource(headers))
+    rows = ((f"`{value}`", sentence(text) or _words(name)) for name, value, text in found)
+    return _table(("header", "what it holds"), rows)
+
+
+def rejections_table() -> str:
+    """Every code, who gives it, and what it means where the name does not say it all."""
+    meaning = dict(_CODE_COMMENT.findall(inspect.getsource(sys.modules[Code.__module__])))
+    givers = {aggregate.name: _codes_in(aggregate) for aggregate in AGGREGATES}
+    rows = (
+        (
+            f"`{code.value}`",
+            ", ".join(name for name, codes in givers.items() if code.name in codes)
+            or "any command",
+            meaning.get(code.name, ""),
+        )
+        for code in Code
+    )
+    return _table(("code", "given by", "meaning, where the name does not say it all"), rows)
+
+
+def _codes_in(aggregate: Aggregate) -> set[str]:
+    """The codes that an aggregate's file names; only these can it give."""
+    return set(_CODE_USE.findall(inspect.getsource(sys.modules[aggregate.decide.__module__])))
+
+
+def _aggregate_section(aggregate: Aggregate) -> str:
+    events = ", ".join(f"`{event.__name__}`" for event in aggregate.events)
+    rows = (
+        (f"`{model.__name__}`", _fields(model), sentence(model.__doc__))
+        for model in aggregate.commands
+    )
+    return (
+        f"**{aggregate.name}**, on `{_PREFIX}.{aggregate.name}.commands`. Events: {events}.\n\n"
+        + _table(("command", "fields of `data`", "what it does"), rows)
+    )
+
+
+def _fields(model: type[Command]) -> str:
+    schema = model.model_json_schema()
+    fields = list(_described_fields(schema, schema.get("$defs", {}), ""))
+    return "<br>".join(fields) if fields else "none"
+
+
+def _described_fields(
+    schema: Schema, definitions: Mapping[str, Schema], path: str
+) -> Iterator[str]:
+    required = schema.get("required", ())
+    for name, field in schema.get("properties", {}).items():
+        kind, inner = _kind(field, definitions)
+        default = field.get("default")
+        may_lack = ", optional" if default is None else f", `{default}` if left out"
+        optional = "" if name in required else may_lack
+        yield f"`{path}{name}`: {kind}{optional}. {field.get('description', '')}".strip()
+        if inner is not None:
+            yield from _described_fields(inner, definitions, f"{path}{name}[].")
+
+
+def _kind(field: Schema, definitions: Mapping[str, Schema]) -> tuple[str, Schema | None]:
+    """A field's type in words, and the objects that a list holds."""
+    for choice in field.get("anyOf", ()):
+        if choice.get("type") != "null":
+            return _kind(choice, definitions)
+    match field.get("type"):
+        case "integer":
+            low = field.get("minimum", field.get("exclusiveMinimum", -1) + 1)
+            return f"integer, {low} to {field.get('maximum')}", None
+        case "array":
+            inner = definitions[str(field["items"]["$ref"]).rpartition("/")[2]]
+            return f"list, {field.get('minItems', 0)} to {field.get('maxItems')}", inner
+        case "string":
+            return _string(field), None
+        case other:
+            raise NotImplementedError(f"no words for a field of type {other}")
+
+
+def _string(field: Schema) -> str:
+    pattern = field.get("pattern")
+    if pattern == ID_PATTERN:
+        return "id"
+    length = f"string, {field.get('minLength', 0)} to {field.get('maxLength')} characters"
+    return length if pattern is None else f"string matching `{pattern}`"
+
+
+def _default(value: object) -> str:
+    return _NOTHING if value is None else f"`{value}`"
+
+
+def _config(options: Mapping[str, str]) -> str:
+    return ", ".join(f"`{name}={value}`" for name, value in options.items())
+
+
+def _words(name: str) -> str:
+    return name.lower().replace("_", " ")
+
+
+def sentence(text: str | None) -> str:
+    """A docstring on one line, with the backquotes of Markdown."""
+    return " ".join((text or "").replace("``", "`").split())
+
+
+def _table(names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [names, tuple("---" for _ in names), *rows]
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,184 @@
+"""schemas/json says what really goes over the wire: the files equal the code, and messages fit them."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from commands import AGGREGATES, by_name
+from commands.inventory import AdjustStock, RegisterItem
+from commands.payment import FailPayment, RequestPayment
+from commands.user import DeactivateUser, RegisterUser
+from orderflow import schema_files
+from orderflow.reference import UnknownTable, with_tables
+from orderflow.shop.generator import ShopPlan, generate
+from orderflow.shop.planned import PlannedCommand
+from processors.decider import Decider
+from processors.records import IncomingRecord, OutgoingRecord
+from processors.state_store import PartitionState
+from schemas.ids import is_part_key
+from schemas.rejections import Code
+from schemas.topics import Topics
+
+TOPICS = Topics("shop", partitions=1)
+PLAN = ShopPlan(orders=60, users=8, skus=6, bad_share=0.3, seed=11)
+NEVER_IN_THE_SHOP = (
+    PlannedCommand("user", "x", "RegisterUser", RegisterUser(name="X"), "x-1"),
+    PlannedCommand("user", "x", "DeactivateUser", DeactivateUser(reason="left"), "x-2"),
+    PlannedCommand("inventory", "x", "RegisterItem", RegisterItem(description="X"), "x-3"),
+    PlannedCommand("inventory", "x", "AdjustStock", AdjustStock(delta=3, reason="found"), "x-4"),
+    PlannedCommand(
+        "payment",
+        "x",
+        "RequestPayment",
+        RequestPayment(order_id="x", amount=5, currency="GBP"),
+        "x-5",
+    ),
+    PlannedCommand("payment", "x", "FailPayment", FailPayment(reason="no cover"), "x-6"),
+)
+"""So that every event there is comes up once."""
+
+REFUSED_BY_SCHEMA = {Code.INVALID_DATA, Code.UNKNOWN_TYPE}
+"""Rejections that a producer could have foreseen with nothing but the schema."""
+
+CHECKED = {
+    path: jsonschema.Draft202012Validator(schema) for path, schema in schema_files.schemas().items()
+}
+
+
+def test_the_files_are_what_the_code_says() -> None:
+    assert not schema_files.differences(), "run: python -m orderflow.schema_files"
+
+
+def test_every_message_has_its_file() -> None:
+    messages = {"outcome.json"}
+    for aggregate in AGGREGATES:
+        messages |= {f"{aggregate.name}/commands/{c.__name__}.json" for c in aggregate.commands}
+        for topic in ("events", "history"):
+            messages |= {f"{aggregate.name}/{topic}/{e.__name__}.json" for e in aggregate.events}
+        if aggregate.part_type:
+            messages.add(f"{aggregate.name}/events/{aggregate.part_type.__name__}.json")
+    assert set(CHECKED) == messages
+
+
+@pytest.mark.parametrize("path", CHECKED)
+def test_every_file_is_a_schema_with_a_description(path: str) -> None:
+    schema = schema_files.schemas()[path]
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["description"]
+    assert schema["title"] in path or path == "outcome.json"
+
+
+def test_everything_a_processor_writes_fits_its_schema(tmp_path: Path) -> None:
+    seen: Counter[str] = Counter()
+    for record in written(tmp_path):
+        if record.value is None or record.topic == TOPICS.dead_letters:
+            continue  # a tombstone has no value; a dead letter has whatever came in
+        path = schema_path(record)
+        CHECKED[path].validate(json.loads(record.value))
+        seen[path] += 1
+    assert set(seen) == {path for path in CHECKED if "/commands/" not in path}
+
+
+def test_commands_fit_their_schema_unless_the_data_is_what_is_wrong_with_them() -> None:
+    fitting = foreseen = 0
+    for command in generate(PLAN):
+        problem = first_problem(command)
+        if command.expected in REFUSED_BY_SCHEMA:
+            assert problem is not None
+            foreseen += 1
+        elif command.expected is not Code.COMMAND_ID_REUSED:  # those may have any data
+            assert problem is None
+            fitting += 1
+    assert fitting > 100
+    assert foreseen > 10
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("type", "CreateOrders"),
+        ("command_id", "no/slashes"),
+        ("schema_version", 2),
+        ("expected_version", "3"),
+        ("data", {"user_id": "u", "currency": "gbp", "lines": []}),
+    ],
+)
+def test_a_broken_envelope_does_not_fit(field: str, value: object) -> None:
+    line = {"sku": "A", "quantity": 1, "unit_price": 5}
+    data = {"user_id": "u", "currency": "GBP", "lines": [line]}
+    command = {"type": "CreateOrder", "command_id": "c-1", "data": data}
+    validator = CHECKED["order/commands/CreateOrder.json"]
+    validator.validate(command)
+    assert not validator.is_valid(command | {field: value})
+
+
+def test_what_differs_is_found_and_put_right(tmp_path: Path) -> None:
+    for document in schema_files.DOCUMENTS:
+        path = tmp_path / document
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("<!-- table: settings -->\nold\n<!-- end of table -->\n", encoding="utf-8")
+    gone = tmp_path / schema_files.SCHEMAS / "order/events/OrderLost.json"
+    gone.parent.mkdir(parents=True)
+    gone.write_text("{}", encoding="utf-8")
+    found = schema_files.differences(tmp_path)
+    assert found[gone] is None
+    schema_files.write(found)
+    assert not gone.exists()
+    assert "ORDERFLOW_HOME" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert not schema_files.differences(tmp_path)
+
+
+def test_a_marker_of_a_table_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UnknownTable, match="there is no table 'setings'"):
+        with_tables("<!-- table: setings -->\n<!-- end of table -->", {"settings": ""})
+
+
+def written(directory: Path) -> Iterator[OutgoingRecord]:
+    """Everything that the processors of a shop write, one command a transaction."""
+    stores = {name: PartitionState(directory / name, "events", "outcomes") for name in by_name}
+    deciders = {
+        name: Decider(aggregate, TOPICS, 0, stores[name]) for name, aggregate in by_name.items()
+    }
+    for offset, command in enumerate(chain(generate(PLAN), NEVER_IN_THE_SHOP)):
+        outgoing = command.outgoing()
+        came_in = IncomingRecord(
+            TOPICS.commands(command.aggregate),
+            0,
+            offset,
+            command.occurred_at_ms or 1_700_000_000_000,
+            command.aggregate_id.encode(),
+            outgoing.value(),
+            [("reply-partition", b"0")],
+        )
+        decider = deciders[command.aggregate]
+        yield from decider.decide(came_in)
+        decider.committed(offset + 1, offset + 1)
+    for store in stores.values():
+        store.close()
+
+
+def schema_path(record: OutgoingRecord) -> str:
+    """The file that describes a record, by its topic, type and key."""
+    if record.topic == TOPICS.replies or record.topic.endswith(".outcomes"):
+        return "outcome.json"
+    _, aggregate, topic = record.topic.split(".")
+    part_type = by_name[aggregate].part_type
+    if part_type is not None and is_part_key((record.key or b"").decode()):
+        return f"{aggregate}/{topic}/{part_type.__name__}.json"
+    return f"{aggregate}/{topic}/{json.loads(record.value or b'{}')['type']}.json"
+
+
+def first_problem(command: PlannedCommand) -> str | None:
+    """What the schema says of a command; None when it fits."""
+    validator = CHECKED.get(f"{command.aggregate}/commands/{command.type}.json")
+    if validator is None:
+        return "there is no such command"
+    value: Any = json.loads(command.outgoing().value())
+    error = next(iter(validator.iter_errors(value)), None)
+    return None if error is None else error.message
