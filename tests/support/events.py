@@ -113,6 +113,10 @@ class EventProducer:
         self._produce(records)
         self._producer.flush(30)
 
+    def commit_open(self) -> None:
+        """Commit what `leave_open` left."""
+        self._producer.commit_transaction(30)
+
     def _produce(self, records: Iterable[Record]) -> None:
         self._producer.begin_transaction()
         for record in records:

@@ -1,0 +1,54 @@
+"""The read side: events topics in, Redis views out, and the questions they answer.
+
+May import `schemas` and `runtime`; knows nothing of commands and processors, because the topics are
+the whole interface. The invariant kept here: a view is a function of the newest state of every
+aggregate, whatever was repeated, reordered, interrupted, compacted or lost on the way.
+
+Rooms, from the inside out:
+
+- What a view says: `orders`, `stock`, `users`, each with its `project`; `views` is their table.
+- How it is kept: `keys` (every Redis key), `documents`, `scripts` and `lua/`, `positions` (how far a
+  view is), `records` (what a Kafka record means), `steps` (one conversation with Redis, sync and async).
+- Who feeds it: `projector`, with `app` (Faust), `transport`, `feed`, `watch`, `preflight`, `broker`,
+  `deadletters`.
+- Who makes it anew: `rebuilding`, with `filling`, `comparison`, `generations`.
+- Who reads it: `queries`, with `questions` and `answers`.
+"""
+
+from readmodels.answers import (
+    OrderAnswer,
+    OrderPage,
+    PartitionLag,
+    Profile,
+    StockAnswer,
+    TopUser,
+    UserAnswer,
+    ViewStatus,
+)
+from readmodels.filling import Progress
+from readmodels.generations import RebuildRunning
+from readmodels.projector import run_projector
+from readmodels.queries import AsyncQueries, Queries
+from readmodels.questions import ViewTimeout
+from readmodels.rebuilding import RebuildFailed, RebuildReport, ViewReport, rebuild
+
+__all__ = [
+    "Queries",
+    "AsyncQueries",
+    "OrderAnswer",
+    "OrderPage",
+    "UserAnswer",
+    "Profile",
+    "StockAnswer",
+    "TopUser",
+    "ViewStatus",
+    "PartitionLag",
+    "ViewTimeout",
+    "run_projector",
+    "rebuild",
+    "RebuildReport",
+    "ViewReport",
+    "Progress",
+    "RebuildFailed",
+    "RebuildRunning",
+]

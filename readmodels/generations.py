@@ -1,0 +1,149 @@
+"""Generations of a view: which there are, which is live, removing one; and the lock of a rebuild."""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from redis.exceptions import RedisError
+
+from readmodels.keys import Keys, rebuild_lock_key, views_key
+from readmodels.scripts import LOCK, SWITCH
+from readmodels.steps import Steps, drive
+from readmodels.views import View
+from runtime.redis import Line, redis_url
+from runtime.settings import Settings
+
+PAGE: Final = 1_000
+"""Keys asked for at once; Redis serves others in between."""
+
+LOCK_MS: Final = 30_000
+LOCK_BEAT_S: Final = 5.0
+_PASSES: Final = 5  # over keys that a halted worker may still have been writing
+
+_GLOB: Final = re.compile(r"([*?\[\]\\^])")
+
+
+class RebuildRunning(RuntimeError):
+    """Another rebuild runs."""
+
+
+class LockLost(RuntimeError):
+    """The rebuild's lock is somebody else's: Redis was emptied, or this process stood still too long."""
+
+
+def named_live(prefix: str, views: Sequence[View]) -> Steps[dict[str, str]]:
+    """View → the live generation as it stands in Redis; empty: none stands there."""
+    replies = yield [("HMGET", views_key(prefix), *(view.name for view in views))]
+    return {view.name: stood or "" for view, stood in zip(views, replies[0], strict=True)}
+
+
+def switch(prefix: str, stood: Mapping[str, str], now: Mapping[str, int]) -> Steps[bool]:
+    """Make all of them live at once, unless one of them was switched since ``stood`` was read."""
+    arguments: list[str | int] = []
+    for view, generation in now.items():
+        arguments += [view, stood[view], generation]
+    replies = yield [SWITCH.call([views_key(prefix)], *arguments)]
+    return bool(replies[0])
+
+
+def pages(line: Line, keys: Keys) -> Iterator[list[str]]:
+    """The keys of a generation, some at a time; one may come twice, as SCAN has it."""
+    yield from _scan(line, keys.stem)
+
+
+def existing(line: Line, prefix: str, view: str) -> set[int]:
+    """Generations of which there is any key."""
+    stem = f"{prefix}:{view}:g"
+    found: set[int] = set()
+    for page in _scan(line, stem):
+        for key in page:
+            number = key.removeprefix(stem).partition(":")[0]
+            if number.isdecimal():
+                found.add(int(number))
+    return found
+
+
+def remove(line: Line, keys: Keys) -> int:
+    """Remove a generation, some keys at a time; returns how many there were."""
+    removed = 0
+    for _ in range(_PASSES):
+        before = removed
+        for page in pages(line, keys):
+            if page:
+                removed += sum(line.run([("UNLINK", key) for key in page]))
+        if removed == before:
+            break
+    return removed
+
+
+def _scan(line: Line, begin: str) -> Iterator[list[str]]:
+    pattern = _GLOB.sub(r"\\\1", begin) + "*"
+    cursor = "0"
+    while True:
+        cursor, page = line.run([("SCAN", cursor, "MATCH", pattern, "COUNT", PAGE)])[0]
+        yield page
+        if cursor == "0":
+            return
+
+
+class Lock:
+    """One rebuild at a time. Held while the process lives; a killed one's expires after half a minute."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._key = rebuild_lock_key(settings.topic_prefix)
+        self._token = uuid.uuid4().hex
+        self._line = Line(redis_url(settings))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="rebuild-lock", daemon=True)
+        self._turn = threading.Lock()
+
+    def __enter__(self) -> Self:
+        taken = self._line.run([("SET", self._key, self._token, "NX", "PX", LOCK_MS)])[0]
+        if not taken:
+            left = self._line.run([("PTTL", self._key)])[0]
+            self._line.close()
+            raise RebuildRunning(
+                f"another rebuild runs. Wait for it; if it was killed, its lock {self._key} expires"
+                f" within {max(0, int(left)) / 1000:.0f} s."
+            )
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        try:
+            drive(self._line, self._hold(0))
+        except RedisError:  # it expires by itself; the error that led here is the one to tell
+            if error is None:
+                raise
+        finally:
+            self._line.close()
+
+    def require(self) -> None:
+        """Raises LockLost."""
+        with self._turn:
+            held = drive(self._line, self._hold(LOCK_MS))
+        if not held:
+            raise LockLost(LockLost.__doc__)
+
+    def _hold(self, milliseconds: int) -> Steps[bool]:
+        replies = yield [LOCK.call([self._key], self._token, milliseconds)]
+        return bool(replies[0])
+
+    def _beat(self) -> None:
+        while not self._stop.wait(LOCK_BEAT_S):
+            try:
+                self.require()
+            except (RedisError, OSError, LockLost):  # the rebuild itself asks before it switches
+                continue

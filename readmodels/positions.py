@@ -1,0 +1,85 @@
+"""How far each view is: kept in Redis, written after the data it covers, and where reading resumes.
+
+Redis is the only one who knows. Flushed or restored from an older state it says so, by not having
+the position from which a batch goes on; reading then resumes at what it does have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from readmodels.keys import FIRST_GENERATION, Keys, views_key
+from readmodels.records import Change, fold
+from readmodels.scripts import POSITION
+from readmodels.steps import Steps, pairs
+from readmodels.views import View
+from runtime.redis import Command
+
+TopicPart = tuple[str, int]
+NOWHERE: Final = -1
+
+
+def field(part: TopicPart) -> str:
+    """The name of a partition in the hash of positions."""
+    return f"{part[0]}:{part[1]}"
+
+
+def part(name: str) -> TopicPart:
+    """The partition that a field names."""
+    topic, _, number = name.rpartition(":")
+    return topic, int(number)
+
+
+def live(prefix: str, views: Sequence[View]) -> Steps[dict[str, int]]:
+    """View → the generation that queries read."""
+    replies = yield [("HMGET", views_key(prefix), *(view.name for view in views))]
+    return {
+        view.name: int(generation or FIRST_GENERATION)
+        for view, generation in zip(views, replies[0], strict=True)
+    }
+
+
+def read(keys: Sequence[Keys]) -> Steps[list[dict[TopicPart, int]]]:
+    """All positions of each of these generations."""
+    replies = yield [("HGETALL", k.positions) for k in keys]
+    return [{part(name): int(at) for name, at in pairs(reply).items()} for reply in replies]
+
+
+def begin(keys: Keys, starts: Mapping[TopicPart, int]) -> Steps[None]:
+    """Set the positions that are missing. From then on a missing one means that Redis was emptied."""
+    yield [("HSETNX", keys.positions, field(at), offset) for at, offset in starts.items()]
+
+
+def advance_command(keys: Keys, at: TopicPart, start: int, after: int) -> Command:
+    """Move one position from ``start`` (or beyond) to ``after``; see lua/position.lua for the reply."""
+    return POSITION.call([keys.positions], field(at), start, after)
+
+
+def apply_batch(
+    batch: Iterable[tuple[View, Keys, list[Change[Any]]]],
+    covers: Mapping[TopicPart, tuple[int, int]],
+) -> Steps[bool]:
+    """Data first, then the positions that cover it, on the same connection.
+
+    ``covers``: partition → first offset and the one after the last. False when Redis did not have
+    what lies before: the data is in, the position is not, and reading has to resume at what Redis says.
+    """
+    parts = list(batch)
+    for attempt in (1, 2):
+        for view, keys, changes in parts:
+            if changes:
+                yield from view.apply(keys, fold(changes))
+        moves = [
+            (after, advance_command(keys, at, start, after))
+            for _, keys, _ in parts
+            for at, (start, after) in covers.items()
+        ]
+        replies = yield [command for _, command in moves]
+        if all(int(reply) >= after for reply, (after, _) in zip(replies, moves, strict=True)):
+            return True
+        # Emptied in the middle of this batch, part of it may be left without what was written first
+        # (an order without its place). Once more, and all that stands is whole.
+        if attempt == 2:
+            break
+    return False

@@ -1,0 +1,86 @@
+"""What has to be so before a view is fed; otherwise a refusal that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from confluent_kafka import Consumer, TopicPartition
+
+from readmodels import positions
+from readmodels.keys import Keys
+from readmodels.positions import TopicPart
+from readmodels.steps import drive
+from readmodels.views import View, by_topic
+from runtime import kafka, topic_admin
+from runtime.redis import Line, redis_url
+from runtime.settings import Settings
+
+ANSWER_WITHIN_S: Final = 30.0
+
+
+class Refused(RuntimeError):
+    """The views cannot be fed as things are; the message says why and what to do."""
+
+
+def check(settings: Settings, views: Sequence[View]) -> None:
+    """The topics are as they should be, and each position lies within its partition.
+
+    Raises Refused, topic_admin.TopicsUnfit, KafkaException or RedisError.
+    """
+    topic_admin.require(settings)
+    line = Line(redis_url(settings))
+    try:
+        live = drive(line, positions.live(settings.topic_prefix, views))
+        keys = [Keys(settings.topic_prefix, view.name, live[view.name]) for view in views]
+        stored = drive(line, positions.read(keys))
+    finally:
+        line.close()
+    ends = watermarks(settings, views)
+    for view, of_view in zip(views, stored, strict=True):
+        for part, at in of_view.items():
+            _check_position(view, part, at, ends)
+
+
+def watermarks(settings: Settings, views: Sequence[View]) -> dict[TopicPart, tuple[int, int]]:
+    """Partition → first offset and the one after the last, of all events topics of the views.
+
+    Raises KafkaException, also when a topic does not exist.
+    """
+    topics = topic_admin.topics_of(settings)
+    consumer = Consumer(kafka.reader(settings))
+    try:
+        found: dict[TopicPart, tuple[int, int]] = {}
+        for topic in by_topic(topics, views):
+            for number in range(settings.partitions):
+                found[topic, number] = kafka.watermarks(
+                    consumer, TopicPartition(topic, number), ANSWER_WITHIN_S
+                )
+        return found
+    finally:
+        consumer.close()
+
+
+def _check_position(
+    view: View, part: TopicPart, at: int, ends: Mapping[TopicPart, tuple[int, int]]
+) -> None:
+    name = positions.field(part)
+    if part not in ends:
+        raise Refused(
+            f"the view {view.name} has a position for {name}, a partition that its topic does not have."
+            f" {_WAY_OUT}"
+        )
+    low, high = ends[part]
+    if at > high:
+        raise Refused(
+            f"the view {view.name} stands at {at} of {name}, which ends at {high}: the topic was deleted"
+            f" and made anew, or this Redis belongs to another cluster. {_WAY_OUT}"
+        )
+    if at < low:
+        raise Refused(
+            f"the view {view.name} stands at {at} of {name}, which begins at {low}: records that it has"
+            f" not seen were deleted. {_WAY_OUT}"
+        )
+
+
+_WAY_OUT: Final = "Make the views anew with `orderflow rebuild`."

@@ -1,0 +1,190 @@
+"""The questions the views answer, with and without asyncio.
+
+Both clients hold the same conversations (`questions`), through a pooled client that retries; they may be
+shared by threads and tasks. Answers are those of one view at one moment: `wait_for` first, to read what
+one has just written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from readmodels import questions
+from readmodels.answers import (
+    OrderAnswer,
+    OrderPage,
+    PartitionLag,
+    StockAnswer,
+    TopUser,
+    UserAnswer,
+    ViewStatus,
+)
+from readmodels.positions import part
+from readmodels.preflight import watermarks
+from readmodels.questions import Ranking
+from readmodels.steps import AsyncPooled, Pooled, drive, drive_async
+from readmodels.views import VIEWS
+from runtime.redis import connect, connect_async
+from runtime.settings import Settings
+
+PAGE: Final = 50
+WAIT_S: Final = 10.0
+
+
+class Queries:
+    """Close it, or use it as a context manager. Every method may raise redis.RedisError."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connects at the first question. Raises RedisNotConfigured."""
+        self._settings = settings
+        self._prefix = settings.topic_prefix
+        self._client = connect(settings)
+        self._runner = Pooled(self._client)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._client.close()
+
+    def order(self, order_id: str) -> OrderAnswer | None:
+        """An order; None if there is none."""
+        return drive(self._runner, questions.order(self._prefix, order_id))
+
+    def orders_of(self, user_id: str, cursor: str | None = None, limit: int = PAGE) -> OrderPage:
+        """A user's orders, newest first; ``cursor``: `next` of the page before."""
+        return drive(self._runner, questions.orders_of(self._prefix, user_id, cursor, limit))
+
+    def user(self, user_id: str) -> UserAnswer | None:
+        """A user, how many orders they have in each status, and what they spent in each currency."""
+        return drive(self._runner, questions.user(self._prefix, user_id))
+
+    def stock(self, sku: str) -> StockAnswer | None:
+        """The stock of a SKU; None if it is not registered."""
+        return drive(self._runner, questions.stock(self._prefix, sku))
+
+    def low_stock(self, limit: int = PAGE) -> tuple[StockAnswer, ...]:
+        """SKUs at or below their threshold, those with the fewest pieces first."""
+        return drive(self._runner, questions.low_stock(self._prefix, limit))
+
+    def top_users(
+        self, by: Ranking = "spent", currency: str = "EUR", limit: int = PAGE
+    ) -> tuple[TopUser, ...]:
+        """Who spent most in a currency, or has most orders; equal ones by id, backwards."""
+        return drive(self._runner, questions.top_users(self._prefix, by, currency, limit))
+
+    def status(self) -> tuple[ViewStatus, ...]:
+        """Generation and positions of each view."""
+        return drive(self._runner, questions.status(self._prefix))
+
+    def wait_for(self, view: str, aggregate_id: str, version: int, timeout: float = WAIT_S) -> int:
+        """Wait until a view has an aggregate at ``version`` or newer; returns what it has.
+
+        Raises ViewTimeout.
+        """
+        steps = questions.wait_for(self._prefix, view, aggregate_id, version, timeout)
+        return drive(self._runner, steps)
+
+    def lag(self) -> tuple[PartitionLag, ...]:
+        """How far each view is behind its topic. Raises KafkaException."""
+        return _lag(self._settings, self.status())
+
+
+class AsyncQueries:
+    """`Queries` for asyncio. Close it with `aclose`, or use it as an async context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connects at the first question. Raises RedisNotConfigured."""
+        self._settings = settings
+        self._prefix = settings.topic_prefix
+        self._client = connect_async(settings)
+        self._runner = AsyncPooled(self._client)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Drop the connections."""
+        await self._client.aclose()
+
+    async def order(self, order_id: str) -> OrderAnswer | None:
+        """See `Queries.order`."""
+        return await drive_async(self._runner, questions.order(self._prefix, order_id))
+
+    async def orders_of(
+        self, user_id: str, cursor: str | None = None, limit: int = PAGE
+    ) -> OrderPage:
+        """See `Queries.orders_of`."""
+        steps = questions.orders_of(self._prefix, user_id, cursor, limit)
+        return await drive_async(self._runner, steps)
+
+    async def user(self, user_id: str) -> UserAnswer | None:
+        """See `Queries.user`."""
+        return await drive_async(self._runner, questions.user(self._prefix, user_id))
+
+    async def stock(self, sku: str) -> StockAnswer | None:
+        """See `Queries.stock`."""
+        return await drive_async(self._runner, questions.stock(self._prefix, sku))
+
+    async def low_stock(self, limit: int = PAGE) -> tuple[StockAnswer, ...]:
+        """See `Queries.low_stock`."""
+        return await drive_async(self._runner, questions.low_stock(self._prefix, limit))
+
+    async def top_users(
+        self, by: Ranking = "spent", currency: str = "EUR", limit: int = PAGE
+    ) -> tuple[TopUser, ...]:
+        """See `Queries.top_users`."""
+        steps = questions.top_users(self._prefix, by, currency, limit)
+        return await drive_async(self._runner, steps)
+
+    async def status(self) -> tuple[ViewStatus, ...]:
+        """See `Queries.status`."""
+        return await drive_async(self._runner, questions.status(self._prefix))
+
+    async def wait_for(
+        self,
+        view: str,
+        aggregate_id: str,
+        version: int,
+        timeout: float = WAIT_S,
+    ) -> int:
+        """See `Queries.wait_for`."""
+        steps = questions.wait_for(self._prefix, view, aggregate_id, version, timeout)
+        return await drive_async(self._runner, steps)
+
+    async def lag(self) -> tuple[PartitionLag, ...]:
+        """See `Queries.lag`."""
+        return await asyncio.to_thread(_lag, self._settings, await self.status())
+
+
+def _lag(settings: Settings, statuses: Sequence[ViewStatus]) -> tuple[PartitionLag, ...]:
+    ends = watermarks(settings, VIEWS)
+    reading = {view.name: f"{settings.topic_prefix}.{view.aggregate}.events" for view in VIEWS}
+    rows: list[PartitionLag] = []
+    for status in statuses:
+        positions = {part(name): at for name, at in status.positions.items()}
+        for (topic, number), (low, high) in sorted(ends.items()):
+            if topic == reading[status.view]:
+                at = positions.get((topic, number), low)
+                rows.append(PartitionLag(status.view, topic, number, at, high))
+    return tuple(rows)

@@ -1,0 +1,138 @@
+"""What a Kafka record means to a view: a change of one aggregate, nothing, or something unreadable.
+
+Pure. A change is either the aggregate's newest row or its deletion, at a version. Several changes of one
+aggregate fold into one with the same effect, so how the broker cuts its answers makes no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from schemas.headers import AGGREGATE_VERSION
+from schemas.ids import is_id, is_part_key
+from schemas.money import MAX_AMOUNT
+from schemas.records import SCHEMA_VERSION, decode_event
+
+Headers = Sequence[tuple[str, bytes | None]] | None
+Row = TypeVar("Row")
+
+MAX_VERSION: Final = MAX_AMOUNT
+"""Lua compares versions as doubles."""
+
+STAGE_DECODE: Final = "decode"
+STAGE_PROJECT: Final = "project"
+
+
+class Unreadable(Exception):
+    """A record that no view can use; it belongs into the dead letters."""
+
+    def __init__(self, code: str, message: str, stage: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.stage = stage
+
+
+class Change(msgspec.Struct, Generic[Row], frozen=True, gc=False):
+    """What became of one aggregate. ``row`` None: it was deleted. ``version`` None: nobody knows at which.
+
+    ``reset``: whatever stands there, of any version, is forgotten first; so says a deletion without a
+    version, after which the aggregate may begin anew at version 1.
+    """
+
+    id: str
+    version: int | None
+    row: Row | None
+    reset: bool = False
+
+
+def read(
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers,
+    project: Callable[[str, int, bytes], Row],
+) -> Change[Row] | None:
+    """The change that a record makes; None where it is no view's matter (parts, such as reservations).
+
+    Raises Unreadable.
+    """
+    identity = _identity(key)
+    if is_part_key(identity):
+        return None
+    if not is_id(identity):
+        raise Unreadable("invalid_key", f"the key {identity!r} is no aggregate id", STAGE_DECODE)
+    if value is None:
+        version = _deleted_at(headers)
+        return Change(identity, version, None, reset=version is None)
+    version, state = _state(value)
+    try:
+        return Change(identity, version, project(identity, version, state))
+    except msgspec.MsgspecError as error:
+        raise Unreadable(
+            "malformed", f"the state is not readable: {error}", STAGE_DECODE
+        ) from error
+    except Exception as error:  # a bug in a projection must not stop the partition
+        raise Unreadable(
+            "internal_error", f"the projection failed: {error!r}", STAGE_PROJECT
+        ) from error
+
+
+def fold(changes: Iterable[Change[Row]]) -> list[Change[Row]]:
+    """One change an aggregate, with the effect of all of them in their order."""
+    newest: dict[str, Change[Row]] = {}
+    for change in changes:
+        before = newest.get(change.id)
+        newest[change.id] = change if before is None else _after(before, change)
+    return list(newest.values())
+
+
+def _after(before: Change[Row], change: Change[Row]) -> Change[Row]:
+    if change.version is None:
+        return change
+    known = before.version or 0
+    if change.version > known or (change.row is None and change.version == known):
+        return Change(change.id, change.version, change.row, before.reset)
+    return before
+
+
+def _identity(key: bytes | None) -> str:
+    if key is None:
+        raise Unreadable("invalid_key", "the record has no key", STAGE_DECODE)
+    try:
+        return key.decode()
+    except UnicodeDecodeError as error:
+        raise Unreadable("invalid_key", f"the key is not UTF-8: {error}", STAGE_DECODE) from error
+
+
+def _deleted_at(headers: Headers) -> int | None:
+    """The version in a tombstone's header; None without the header, or with one that is no version."""
+    for name, value in headers or ():
+        if name == AGGREGATE_VERSION and value is not None:
+            text = value.decode("ascii", "replace")
+            if text.isdecimal() and 0 < int(text) <= MAX_VERSION:
+                return int(text)
+    return None
+
+
+def _state(value: bytes) -> tuple[int, bytes]:
+    try:
+        record = decode_event(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Unreadable("malformed", f"not an event record: {error}", STAGE_DECODE) from error
+    if record.schema_version > SCHEMA_VERSION:
+        text = f"schema version {record.schema_version} is newer than {SCHEMA_VERSION}; update this reader"
+        raise Unreadable("unsupported_schema_version", text, STAGE_DECODE)
+    if not record.state:
+        raise Unreadable("malformed", "the event record has no state", STAGE_DECODE)
+    if not 0 < record.version <= MAX_VERSION:
+        raise Unreadable("malformed", f"{record.version} is no version", STAGE_DECODE)
+    return record.version, bytes(record.state)
+
+
+def flat(**fields: Any) -> list[str]:
+    """The fields of a Redis hash, without those that are None: name, value, name, value."""
+    return [
+        text for name, value in fields.items() if value is not None for text in (name, str(value))
+    ]

@@ -1,0 +1,110 @@
+"""The Lua scripts under `lua/`, by name, and how to call one.
+
+Called by their hash. A server that does not know the hash (restarted, flushed) says NOSCRIPT before
+anything has run; `steps` then loads all of them and repeats the pipeline: every script may be repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from readmodels.keys import MARKER_SECONDS
+from runtime.redis import Command
+
+_FOLDER: Final = Path(__file__).with_name("lua")
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+CALL_LIMIT: Final = 200
+"""Most changes in one call: Redis serves nobody else meanwhile, and Lua's stack bounds the arguments."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """One script. Its header says what it wants and what it returns."""
+
+    name: str
+
+    @cached_property
+    def text(self) -> str:
+        """The Lua source."""
+        return (_FOLDER / f"{self.name}.lua").read_text(encoding="utf-8")
+
+    @cached_property
+    def sha(self) -> str:
+        """What Redis calls it."""
+        return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    def call(self, keys: Sequence[str], *args: str | bytes | int) -> Command:
+        """The command that runs it."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *args)
+
+
+POSITION: Final = Script("position")
+DOCUMENT: Final = Script("document")
+PLACE: Final = Script("place")
+ORDER: Final = Script("order")
+SWITCH: Final = Script("switch")
+LOCK: Final = Script("lock")
+
+SCRIPTS: Final = (POSITION, DOCUMENT, PLACE, ORDER, SWITCH, LOCK)
+
+
+def load_commands() -> list[Command]:
+    """Makes a server know all scripts."""
+    return [("SCRIPT", "LOAD", script.text) for script in SCRIPTS]
+
+
+class ChangeCall:
+    """The changes of one call; keys are listed once and named by their index."""
+
+    __slots__ = ("_changes", "_index", "_keys", "ids")
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self._index: dict[str, int] = {}
+        self._keys: list[str] = []
+        self._changes: list[tuple[Any, ...]] = []
+
+    def key(self, name: str) -> int:
+        """The index of a key, counted from 1 as Lua does."""
+        index = self._index.get(name)
+        if index is None:
+            self._keys.append(name)
+            index = self._index[name] = len(self._keys)
+        return index
+
+    def add(self, identity: str, *change: Any) -> None:
+        """One change of an aggregate, in the shape that the script's header describes."""
+        self.ids.append(identity)
+        self._changes.append(change)
+
+    def command(self, script: Script) -> Command:
+        """The call, for the scripts whose arguments are a marker's lifetime and a list of changes."""
+        return script.call(self._keys, MARKER_SECONDS, _encode(self._changes))
+
+
+class BucketCalls:
+    """Calls by bucket, further ones for a bucket that has many changes."""
+
+    def __init__(self) -> None:
+        self.calls: list[ChangeCall] = []
+        self._open: dict[int, ChangeCall] = {}
+
+    def of(self, bucket: int) -> ChangeCall:
+        """The call to which the next change of this bucket belongs."""
+        call = self._open.get(bucket)
+        if call is None or len(call.ids) >= CALL_LIMIT:
+            call = self._open[bucket] = ChangeCall()
+            self.calls.append(call)
+        return call
+
+    def commands(self, script: Script) -> list[Command]:
+        """One pipeline."""
+        return [call.command(script) for call in self.calls]

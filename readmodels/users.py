@@ -1,0 +1,30 @@
+"""The view `users`: the profile of every user. What they ordered is the view `orders`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from readmodels.documents import Collection, Document
+from readmodels.records import flat
+from schemas.user import UserState
+
+_decode: Final = msgspec.json.Decoder(UserState).decode
+
+COLLECTION: Final = Collection("user")
+
+
+def project(_user_id: str, version: int, state: bytes) -> Document:
+    """Pure. Raises msgspec.MsgspecError for what is no user's state."""
+    user = _decode(state)
+    return Document(
+        flat(
+            version=version,
+            status=user.status.value,
+            name=user.name,
+            email=user.email,
+            registered_at_ms=user.registered_at_ms,
+            updated_at_ms=user.updated_at_ms,
+        )
+    )

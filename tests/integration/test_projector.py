@@ -1,0 +1,441 @@
+"""Projectors as real processes, on a real Kafka and Redis: what reaches the views, and what never does."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from readmodels import AsyncQueries, Queries, RebuildRunning, ViewTimeout, rebuild
+from readmodels.reference import Reference
+from readmodels.views import VIEWS
+from runtime import kafka, topic_admin
+from runtime.embedded import EmbeddedRedis, ServersAddress
+from runtime.redis import connect
+from schemas import headers
+from schemas.order import OrderStatus
+from tests.support import events
+from tests.support.commanding import eventually
+from tests.support.compaction import compact
+from tests.support.events import EventProducer, Record
+from tests.support.processes import RoleProcess, environment
+from tests.support.topics import read_topic
+from tests.support.views import differences, live_content, reference_of, settings_for
+
+STATUSES = list(OrderStatus)
+CAUGHT_UP_S = 60.0
+
+
+class World:
+    """The topics and views of one test, and what has been written so far."""
+
+    def __init__(self, servers: ServersAddress, prefix: str, home: Path) -> None:
+        self.env = environment(servers, prefix, home)
+        self.home = home
+        self.settings = settings_for(servers, prefix, home)
+        topic_admin.apply(self.settings)
+        self.producer = EventProducer(self.settings)
+        self.client = connect(self.settings)
+        self.queries = Queries(self.settings)
+        self.written: list[Record] = []
+        self._projectors = 0
+
+    def commit(self, *records: Record) -> None:
+        self.producer.commit(records)
+        self.written += records
+
+    def projector(self) -> RoleProcess:
+        self._projectors += 1
+        return RoleProcess("readmodels", self.env, self.home / f"projector-{self._projectors}.log")
+
+    def reference(self) -> Reference:
+        return reference_of(self.written)
+
+    def caught_up(self) -> bool:
+        """Every position is at the end of its partition, to the offset."""
+        lags = self.queries.lag()
+        known = sum(len(status.positions) for status in self.queries.status())
+        return known == len(lags) and all(row.position == row.end for row in lags)
+
+    def wait(self) -> None:
+        eventually(self.caught_up, CAUGHT_UP_S, every=0.1)
+
+    def check(self) -> None:
+        """All caught up, and every answer is the reference's."""
+        self.wait()
+        assert differences(self.queries, self.reference()) == []
+
+    def close(self) -> None:
+        self.queries.close()
+        self.client.close()
+
+
+@pytest.fixture
+def world(servers: ServersAddress, prefix: str, tmp_path: Path) -> Iterator[World]:
+    one = World(servers, prefix, tmp_path)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def flushable(
+    servers: ServersAddress, own_redis: EmbeddedRedis, prefix: str, tmp_path: Path
+) -> Iterator[World]:
+    """With a Redis of its own."""
+    own = ServersAddress(servers.bootstrap_servers, own_redis.url)
+    one = World(own, prefix, tmp_path)
+    yield one
+    one.close()
+
+
+def life(count: int, *, users: int = 7, start: int = 0) -> list[Record]:
+    """Orders from their creation to different ends, and what stands beside them."""
+    records: list[Record] = []
+    for number in range(start, start + count):
+        records += [
+            events.order(
+                f"o-{number}",
+                version,
+                user=f"u-{number % users}",
+                status=STATUSES[(version - 1) % len(STATUSES)],
+                total=number * 10,
+                currency="EUR" if number % 3 else "USD",
+                created=events.NOON_MS + number // 2,
+            )
+            for version in range(1, 2 + number % 4)
+        ]
+        records.append(events.stock(f"s-{number % 50}", 1 + number // 50, on_hand=number % 9))
+        records.append(Record("inventory", f"s-{number % 50}/r-{number}", None))
+        records.append(events.user(f"u-{number % users}", 1 + number // users))
+    return records
+
+
+def test_views_follow_the_topics_to_their_very_ends(world: World) -> None:
+    world.commit(*life(60))
+    with world.projector() as projector:
+        world.check()
+        world.commit(events.tombstone("order", "o-1", 9), events.tombstone("inventory", "s-1", 9))
+        world.commit(events.tombstone("user", "u-1", 99))
+        world.check()
+        assert world.queries.order("o-1") is None
+        assert world.queries.stock("s-1") is None
+        assert projector.stop() == 0
+    assert "Traceback" not in projector.text()
+
+
+def test_an_aborted_transaction_reaches_no_view(world: World) -> None:
+    world.commit(events.order("o-1", 1))
+    with world.projector():
+        world.producer.abort([events.order("o-1", 2, status=OrderStatus.CANCELLED)])
+        world.producer.abort([events.order("o-2", 1)])
+        world.commit(events.order("o-3", 1))
+        world.check()
+        assert world.queries.order("o-2") is None
+
+
+def test_a_transaction_that_is_open_is_waited_for(world: World) -> None:
+    writer = EventProducer(world.settings, "other")
+    with world.projector():
+        writer.leave_open([events.order("o-1", 1)])
+        time.sleep(1.0)
+        assert world.queries.order("o-1") is None
+        writer.commit_open()
+        world.written.append(events.order("o-1", 1))
+        world.check()
+
+
+def test_what_no_view_can_read_goes_to_the_dead_letters_untouched(world: World) -> None:
+    topic = world.producer.topics.events("order")
+    newer = events.order("o-9", 1).value
+    assert newer is not None
+    poison = {
+        b"o-1": b"\xff\x00 not json",
+        b"o-2": b'{"type":"OrderCreated","id":"x","version":1,"occurred_at_ms":1}',
+        b"o-3": events.stock("o-3", 1).value,
+        b"o-4": newer.replace(b'"version":1', b'"version":1,"schema_version":99', 1),
+        b"bad{id}": newer,
+        b"\xff": newer,
+    }
+    plain = Producer(kafka.producer(world.settings))
+    for key, value in poison.items():
+        plain.produce(topic, key=key, value=value, headers=[("mine", b"\x01")], partition=0)
+    assert plain.flush(10) == 0
+    world.commit(*life(10, start=10))
+    with world.projector():
+        world.check()
+        letters = read_topic(world.settings, world.producer.topics.dead_letters)
+    assert {letter.key: letter.value for letter in letters} == poison
+    by_key = {letter.key: letter.headers for letter in letters}
+    assert by_key[b"o-1"]["mine"] == b"\x01"
+    assert by_key[b"o-1"][headers.ERROR_CODE] == b"malformed"
+    assert by_key[b"o-1"][headers.ERROR_TOPIC] == topic.encode()
+    assert by_key[b"o-1"][headers.ERROR_OFFSET] == b"0"
+    assert by_key[b"o-4"][headers.ERROR_CODE] == b"unsupported_schema_version"
+    assert by_key[b"bad{id}"][headers.ERROR_CODE] == b"invalid_key"
+
+
+@pytest.mark.fault
+def test_a_killed_projector_goes_on_where_redis_is(world: World) -> None:
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            world.commit(*life(20, start=number))
+            number += 20
+            time.sleep(0.1)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(3):
+            with world.projector() as projector:
+                eventually(lambda: "projector is running" in projector.text())
+                time.sleep(0.7)
+                projector.kill()
+    finally:
+        stop.set()
+        writer.join()
+    with world.projector():
+        world.check()
+
+
+@pytest.mark.fault
+def test_a_flushed_redis_heals_while_nothing_arrives(flushable: World) -> None:
+    flushable.commit(*life(80))
+    with flushable.projector():
+        flushable.check()
+        flushable.client.flushall()
+        flushable.check()
+
+
+@pytest.mark.fault
+def test_a_flushed_redis_heals_in_mid_stream(flushable: World) -> None:
+    with flushable.projector():
+        for round_ in range(30):
+            flushable.commit(*life(20, start=round_ * 20))
+            if round_ % 10 == 5:
+                flushable.client.flushall()
+        flushable.check()
+
+
+@pytest.mark.fault
+def test_a_redis_that_is_away_is_waited_for(flushable: World, own_redis: EmbeddedRedis) -> None:
+    with flushable.projector() as projector:
+        flushable.commit(*life(20))
+        flushable.check()
+        own_redis.kill()
+        flushable.commit(*life(20, start=20))
+        time.sleep(3.0)
+        assert projector.running
+        own_redis.start()
+        flushable.check()
+        assert projector.text().count("trying again until it works") < 30
+
+
+@pytest.mark.fault
+def test_a_full_redis_loses_nothing(flushable: World) -> None:
+    with flushable.projector() as projector:
+        flushable.commit(*life(20))
+        flushable.check()
+        used = int(flushable.client.info("memory")["used_memory"])
+        flushable.client.config_set("maxmemory", used // 2)
+        flushable.commit(*life(40, start=20))
+        eventually(lambda: "OutOfMemoryError" in projector.text())
+        assert not flushable.caught_up()
+        flushable.client.config_set("maxmemory", 0)
+        flushable.check()
+
+
+@pytest.mark.fault
+def test_projectors_come_and_go(world: World) -> None:
+    with world.projector() as first:
+        world.commit(*life(40))
+        world.check()
+        with world.projector() as second:
+            eventually(lambda: "projector is running" in second.text())
+            for round_ in range(10):
+                world.commit(*life(20, start=40 + round_ * 20))
+            world.check()
+            assert first.stop() == 0
+            world.commit(*life(40, start=240))
+            world.check()
+        with world.projector():
+            world.commit(*life(40, start=280))
+            world.check()
+
+
+@pytest.mark.fault
+def test_a_suspended_projector_does_no_harm_when_it_wakes(world: World) -> None:
+    with world.projector() as first:
+        world.commit(*life(40))
+        world.check()
+        writer = threading.Thread(target=lambda: world.commit(*life(200, start=40)))
+        writer.start()
+        time.sleep(0.05)
+        first.suspend()
+        writer.join()
+        with world.projector():
+            world.check()  # after the session of the first has timed out
+            world.commit(*[events.tombstone("order", f"o-{n}", 9) for n in range(40, 60)])
+            world.check()
+            first.resume()
+            time.sleep(2.0)
+            world.check()
+
+
+def test_a_rebuild_from_a_compacted_topic_equals_the_live_view(world: World) -> None:
+    world.commit(*life(60))
+    world.commit(*[events.tombstone("order", f"o-{n}", 9) for n in range(0, 60, 7)])
+    with world.projector():
+        world.check()
+        for aggregate in ("order", "inventory", "user"):
+            compact(world.settings, world.producer.topics.events(aggregate))
+        before = {
+            view.name: live_content(world.client, world.settings, view.name) for view in VIEWS
+        }
+
+        report = rebuild(world.settings)
+
+        assert report.equal
+        assert all(not one.comparison.skipped for one in report.views)
+        assert sum(one.comparison.compared for one in report.views) > 100
+        assert [one.new_generation for one in report.views] == [2, 2, 2]
+        after = {view.name: live_content(world.client, world.settings, view.name) for view in VIEWS}
+        assert after == before
+        assert not list(world.client.scan_iter(match=f"{world.settings.topic_prefix}:*:g1:*"))
+        world.commit(*life(40, start=60))
+        world.check()
+
+
+def test_a_rebuild_while_events_arrive(world: World) -> None:
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            world.commit(*life(20, start=number))
+            number += 20
+            time.sleep(0.02)
+
+    with world.projector():
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            time.sleep(1.0)
+            reports = [rebuild(world.settings), rebuild(world.settings, ["orders"])]
+        finally:
+            stop.set()
+            writer.join()
+        assert [report.equal for report in reports] == [True, True]
+        world.check()
+
+
+def test_a_rebuild_finds_and_mends_what_somebody_has_broken(world: World) -> None:
+    world.commit(*life(30))
+    with world.projector():
+        world.check()
+        key = next(world.client.scan_iter(match=f"{world.settings.topic_prefix}:orders:*:user:u-1"))
+        world.client.hset(key, "orders", 999)
+
+        report = rebuild(world.settings, ["orders"])
+
+        (orders,) = report.views
+        assert orders.comparison.differences == 1
+        assert orders.comparison.differing[0].endswith(":user:u-1")
+        world.check()
+
+
+def test_a_rebuild_without_anything_to_compare_with(world: World) -> None:
+    world.commit(*life(30))
+    report = rebuild(world.settings)
+    assert all("nothing to compare" in one.comparison.skipped for one in report.views)
+    world.check()
+
+
+@pytest.mark.fault
+def test_a_killed_rebuild_leaves_the_old_views_serving(world: World) -> None:
+    world.commit(*life(300))
+    script = world.home / "slow_rebuild.py"
+    script.write_text(
+        "import time\n"
+        "from readmodels import filling, rebuild\n"
+        "from runtime.settings import Settings\n"
+        "filling.BATCH_RECORDS = 50\n"
+        "filling.PROGRESS_EVERY_S = 0.0\n"
+        "def slowly(progress):\n"
+        "    print('at', progress.done, flush=True)\n"
+        "    time.sleep(0.2)\n"
+        "rebuild(Settings(), on_progress=slowly)\n"
+    )
+    env = {**world.env, "PYTHONPATH": f"{world.home}:{Path.cwd()}"}
+    with world.projector():
+        world.check()
+        with RoleProcess("slow_rebuild", env, world.home / "rebuild.log") as process:
+            eventually(lambda: process.text().count("at ") > 3)
+            with pytest.raises(RebuildRunning, match="another rebuild runs"):
+                rebuild(world.settings)
+            process.kill()
+        assert list(world.client.scan_iter(match=f"{world.settings.topic_prefix}:orders:g2:*"))
+        world.check()
+        world.client.delete(f"{world.settings.topic_prefix}:rebuild")  # or half a minute later
+
+        report = rebuild(world.settings)
+
+        assert report.equal
+        assert [one.new_generation for one in report.views] == [3, 3, 3]
+        assert not list(world.client.scan_iter(match=f"{world.settings.topic_prefix}:orders:g2:*"))
+        world.check()
+
+
+def test_read_your_own_writes(world: World) -> None:
+    with world.projector():
+        world.commit(events.order("o-1", 1), events.stock("s-1", 1), events.user("u-1", 1))
+        assert world.queries.wait_for("orders", "o-1", 1) == 1
+        assert world.queries.wait_for("stock", "s-1", 1) == 1
+        world.commit(events.order("o-1", 2), events.tombstone("user", "u-1", 2))
+
+        async def ask() -> None:
+            async with AsyncQueries(world.settings) as queries:
+                assert await queries.wait_for("orders", "o-1", 2) == 2
+                assert await queries.wait_for("users", "u-1", 2) == 2
+                order = await queries.order("o-1")
+                assert order == world.queries.order("o-1")
+                assert order is not None
+                assert await queries.user("u-1") == world.queries.user("u-1")
+                assert await queries.stock("s-1") == world.queries.stock("s-1")
+                assert await queries.low_stock() == world.queries.low_stock()
+                assert await queries.orders_of("u-1") == world.queries.orders_of("u-1")
+                assert await queries.top_users() == world.queries.top_users()
+                assert len(await queries.lag()) == 3 * world.settings.partitions
+
+        asyncio.run(ask())
+        with pytest.raises(ViewTimeout, match="orderflow projector"):
+            world.queries.wait_for("orders", "o-1", 3, timeout=0.2)
+
+
+def test_a_topic_made_anew_is_refused(world: World) -> None:
+    world.commit(*life(10))
+    with world.projector():
+        world.check()
+    prefix = world.settings.topic_prefix
+    field = f"{prefix}.order.events:0"
+    world.client.hset(f"{prefix}:orders:g1:positions", field, 10_000)
+    with world.projector() as projector:
+        assert projector.wait() == 1
+        assert "orderflow rebuild" in projector.text()
+        assert "Traceback" not in projector.text()
+    rebuild(world.settings)
+    with world.projector():
+        world.check()
+
+
+def test_a_missing_topic_is_refused(servers: ServersAddress, prefix: str, tmp_path: Path) -> None:
+    with RoleProcess("readmodels", environment(servers, prefix, tmp_path), tmp_path / "log") as one:
+        assert one.wait() == 1
+        assert "orderflow topics apply" in one.text()
