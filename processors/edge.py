@@ -52,7 +52,9 @@ class Edge:
     def __init__(self, aggregate: Aggregate, partitions: int) -> None:
         self._aggregate = aggregate
         self._partitions = partitions
-        self._models = {model.__name__: model for model in aggregate.commands}
+        # pydantic's compiled validator and serializer, without the wrappers of the model's methods.
+        self._validators = {m.__name__: m.__pydantic_validator__ for m in aggregate.commands}
+        self._serializers = {m.__name__: m.__pydantic_serializer__ for m in aggregate.commands}
 
     def read(
         self, key: bytes | None, value: bytes | None, partition: int
@@ -81,12 +83,12 @@ class Edge:
         try:
             rejection = self._refuse_envelope(record, value, key, partition)
             if rejection is None:
-                command = self._models[record.type].model_validate_json(bytes(record.data))
+                command = self._validators[record.type].validate_json(bytes(record.data))
                 return Request(
                     aggregate_id,
                     record.command_id,
                     record.type,
-                    _digest(record, command.model_dump_json().encode()),
+                    _digest(record, self._serializers[record.type].to_json(command)),
                     record.expected_version,
                     command,
                 )
@@ -116,8 +118,8 @@ class Edge:
                 f"this key belongs on partition {right}, but the command came on {partition}: let the "
                 "producer use Kafka's murmur2 partitioner (librdkafka: partitioner=murmur2_random)",
             )
-        if record.type not in self._models:
-            known = ", ".join(self._models)
+        if record.type not in self._validators:
+            known = ", ".join(self._validators)
             return Rejection(
                 Code.UNKNOWN_TYPE,
                 f"{record.type!r} is no command of this topic, which takes {known}",

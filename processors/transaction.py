@@ -74,22 +74,22 @@ class TransactionalWriter:
     ) -> NextOffsets:
         producer = self._producer
         producer.begin_transaction()
+        ends: NextOffsets = {}
+
+        def on_delivery(error: KafkaError | None, message: Message) -> None:
+            topic, partition, offset = message.topic(), message.partition(), message.offset()
+            if error is None and topic is not None and partition is not None:
+                ends[topic, partition] = (offset or 0) + 1
+
+        # Only the last record of each partition reports back: a call into Python for each would cost
+        # more than encoding them, and the library itself fails the transaction when any record is lost.
         last: dict[tuple[str, int], OutgoingRecord] = {}
         for record in records:
-            place = record.topic, record.partition
+            place = record[:2]
             held = last.get(place)
             last[place] = record
             if held is not None:
                 self._produce(held, None)
-        ends: NextOffsets = {}
-
-        def on_delivery(error: KafkaError | None, message: Message) -> None:
-            if error is None:
-                ends[message.topic(), message.partition()] = message.offset() + 1  # type: ignore[index, operator]
-
-        # Only the last record of each partition reports back: a call into Python for each would
-        # cost more
-        # than encoding them, and the library itself fails the transaction when any record is lost.
         for record in last.values():
             self._produce(record, on_delivery)
         # While the records are on their way, the offsets can go, too.
@@ -110,7 +110,7 @@ class TransactionalWriter:
         while True:
             try:
                 self._producer.produce(
-                    topic, value, key, partition, headers=headers, on_delivery=on_delivery
+                    topic, value, key, partition, on_delivery=on_delivery, headers=headers
                 )
                 return
             except BufferError:  # the library's queue is full: let it send
