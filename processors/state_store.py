@@ -11,6 +11,7 @@ Nothing uncommitted is ever written.
 import shutil
 import time
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -70,6 +71,11 @@ class PartitionCopy:
         """The newest committed value of a key."""
         value: bytes | None = self._db.get(key)
         return value
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was ever committed under any key that still stands."""
+        return all(key == _CHECKPOINT_KEY for key in islice(self._db.keys(), 2))
 
     def write(self, changes: Mapping[bytes, bytes | None], next_offset: int) -> None:
         """Applies committed changes (None deletes) and the checkpoint that covers them, as one."""

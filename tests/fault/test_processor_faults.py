@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
+from processors.command_processor import group_id
 from processors.records import OutgoingRecord
 from processors.transaction import TransactionalWriter, TransactionFailed
 from runtime import kafka, topic_admin
@@ -195,6 +197,39 @@ def test_state_committed_behind_a_dead_writers_open_transaction_is_restored(
         assert refused.version == 3
         check_log(settings)
         del dead
+
+
+def test_lost_offsets_stop_the_processor_with_the_way_out(
+    settings: Settings, env: dict[str, str], tmp_path: Path
+) -> None:
+    with (
+        CommandClient(settings) as client,
+        RoleProcess("processors", env, tmp_path / "first.log") as first,
+    ):
+        assert client.execute(command("ada", "RegisterUser", name="Ada")).accepted
+        assert first.stop() == 0
+    admin = AdminClient(kafka.admin(settings))
+    for future in admin.delete_consumer_groups([group_id(settings)]).values():
+        future.result()
+    with RoleProcess("processors", env, tmp_path / "second.log") as second:
+        assert second.wait(60) == 1
+        assert "kafka-consumer-groups --reset-offsets" in second.text()
+
+
+def test_what_a_dead_processor_left_uncommitted_is_not_taken_for_lost_offsets(
+    settings: Settings, env: dict[str, str], tmp_path: Path
+) -> None:
+    dead = Producer(kafka.transactional_producer(settings, f"dead.{tmp_path.name}"))
+    dead.init_transactions(30)
+    dead.begin_transaction()
+    for partition in range(settings.partitions):
+        for topic in (topics_of(settings).outcomes("user"), topics_of(settings).events("user")):
+            dead.produce(topic, b"{}", b"nothing", partition)
+    dead.flush(10)
+    with CommandClient(settings) as client, RoleProcess("processors", env, tmp_path / "p.log"):
+        assert client.execute(command("ada", "RegisterUser", name="Ada"), timeout=90).accepted
+    check_log(settings)
+    del dead
 
 
 def record(settings: Settings, value: bytes) -> OutgoingRecord:
