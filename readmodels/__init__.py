@@ -26,11 +26,11 @@ from readmodels.answers import (
     ViewStatus,
 )
 from readmodels.filling import Progress
-from readmodels.generations import RebuildRunning
+from readmodels.generations import RebuildFailed, RebuildRunning
 from readmodels.projector import run_projector
 from readmodels.queries import AsyncQueries, Queries
 from readmodels.questions import ViewTimeout
-from readmodels.rebuilding import RebuildFailed, RebuildReport, ViewReport, rebuild
+from readmodels.rebuilding import RebuildReport, ViewReport, rebuild
 
 __all__ = [
     "Queries",

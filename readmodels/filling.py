@@ -11,35 +11,42 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import cycle
 from types import TracebackType
 from typing import Any, Final, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from readmodels import positions
+from readmodels.generations import RebuildFailed
 from readmodels.keys import Keys
 from readmodels.positions import TopicPart
 from readmodels.records import Change, Unreadable, read
 from readmodels.steps import drive
 from readmodels.views import View, by_topic
 from runtime import kafka
-from runtime.redis import Line
+from runtime.redis import Line, redis_url
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 
-BATCH_RECORDS: Final = 2_000
+BATCH_RECORDS: Final = 4_000
 POLL_S: Final = 0.2
 STALLED_S: Final = 120.0
 """Longer than a broker leaves a dead writer's transaction open (60 s by default)."""
 
+WRITERS: Final = 3
+"""Keeps Redis at work while a batch is put together; it serves one at a time anyway."""
+
 PROGRESS_EVERY_S: Final = 0.2
 
+Batch = list[tuple[View, Keys, list[Change[Any]]]]
 
-class Stalled(RuntimeError):
+
+class Stalled(RebuildFailed):
     """No progress for long."""
 
 
-class MemoryLost(RuntimeError):
+class MemoryLost(RebuildFailed):
     """Redis lost what had been written: it was emptied or restored meanwhile. Rebuild again."""
 
 
@@ -50,6 +57,34 @@ class Progress:
     done: int
     total: int
     rate: float
+
+
+class _Writer:
+    """Writes the batches of some partitions, one after the other, on a connection of its own.
+
+    While Redis has a batch, the next one is read and decoded, and other writers are at theirs.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._line = Line(url)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rebuild-writer")
+        self._writing: Future[None] | None = None
+
+    def submit(self, work: Callable[[Line], None]) -> None:
+        """Begin this work when the one before is done. Raises what that one raised."""
+        self.settle()
+        self._writing = self._thread.submit(work, self._line)
+
+    def settle(self) -> None:
+        """Wait for the work in hand. Raises what it raised."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def close(self) -> None:
+        """Wait for the work in hand, whatever becomes of it."""
+        self._thread.shutdown(cancel_futures=True)
+        self._line.close()
 
 
 class Filling:
@@ -73,9 +108,8 @@ class Filling:
         self._at: dict[TopicPart, int] = {}
         self._started = time.monotonic()
         self._told = 0.0
-        # While Redis has a batch, the next one is decoded; one at a time, so the order is kept.
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="rebuild-writer")
-        self._writing: Future[dict[TopicPart, int]] | None = None
+        self._writers = [_Writer(redis_url(settings)) for _ in range(WRITERS)]
+        self._writer_of: dict[TopicPart, _Writer] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -87,13 +121,15 @@ class Filling:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._writer.shutdown(cancel_futures=True)
+            for writer in self._writers:
+                writer.close()
         finally:
             self._consumer.close()
 
     def begin(self, starts: Mapping[TopicPart, int]) -> None:
         """Assign the partitions at their first offsets."""
         self._starts, self._at = dict(starts), dict(starts)
+        self._writer_of = dict(zip(sorted(starts), cycle(self._writers), strict=False))
         for topic, views in self._reading.items():
             mine = {part: at for part, at in starts.items() if part[0] == topic}
             for view in views:
@@ -137,57 +173,57 @@ class Filling:
         if not messages:
             self._settle()
             return
+        by_part: dict[TopicPart, list[Message]] = {}
         after: dict[TopicPart, int] = {}
-        by_view: dict[View, list[Change[Any]]] = {view: [] for view in self._new}
         for message in messages:
             part = (str(message.topic()), int(message.partition() or 0))
             offset = int(message.offset() or 0)
             error = message.error()
             if error is None:
                 after[part] = offset + 1
-                self._read(part[0], message, by_view)
+                by_part.setdefault(part, []).append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
                 after[part] = max(offset, after.get(part, 0))  # nothing readable lies before it
             elif not error.retriable():
                 raise KafkaException(error)
-        self._settle()
-        news = {part: at for part, at in after.items() if at > self._at[part]}
-        self._writing = self._writer.submit(self._apply, by_view, dict(self._at), news)
+        for part, at in after.items():
+            if at > self._at[part]:
+                self._write(part, at, self._read(part[0], by_part.get(part, [])))
 
     def _settle(self) -> None:
-        """Wait for the batch that is being written. Raises MemoryLost, RedisError."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            self._at |= writing.result()
+        """Wait for all that is being written. Raises MemoryLost, RedisError."""
+        for writer in self._writers:
+            writer.settle()
 
-    def _read(self, topic: str, message: Message, by_view: dict[View, list[Change[Any]]]) -> None:
-        self.records += 1
-        key: Any = message.key()
-        value: Any = message.value()
-        headers: Any = message.headers() if value is None else None
-        readable = True
-        for view in self._reading[topic]:
-            try:
-                change = read(key, value, headers, view.project)
-            except Unreadable:  # the projector has put it into the dead letters, or will
-                readable = False
-                continue
-            if change is not None:
-                by_view[view].append(change)
-        self.unreadable += not readable
+    def _read(self, topic: str, messages: Sequence[Message]) -> Batch:
+        """What the records of one partition change in each of its views."""
+        batch: Batch = [(view, self._new[view], []) for view in self._reading[topic]]
+        for message in messages:
+            key: Any = message.key()
+            value: Any = message.value()
+            headers: Any = message.headers() if value is None else None
+            readable = True
+            for view, _, changes in batch:
+                try:
+                    change = read(key, value, headers, view.project)
+                except Unreadable:  # the projector has put it into the dead letters, or will
+                    readable = False
+                    continue
+                if change is not None:
+                    changes.append(change)
+            self.unreadable += not readable
+        self.records += len(messages)
+        return batch
 
-    def _apply(
-        self,
-        by_view: dict[View, list[Change[Any]]],
-        before: Mapping[TopicPart, int],
-        news: dict[TopicPart, int],
-    ) -> dict[TopicPart, int]:
-        for topic, views in self._reading.items():
-            covers = {part: (before[part], at) for part, at in news.items() if part[0] == topic}
-            batch = [(view, self._new[view], by_view[view]) for view in views]
-            if covers and not drive(self._line, positions.apply_batch(batch, covers)):
+    def _write(self, part: TopicPart, at: int, batch: Batch) -> None:
+        covers = {part: (self._at[part], at)}
+
+        def work(line: Line) -> None:
+            if not drive(line, positions.apply_batch(batch, covers)):
                 raise MemoryLost(MemoryLost.__doc__)
-        return news
+
+        self._writer_of[part].submit(work)
+        self._at[part] = at  # read; `_settle` makes sure that it is written
 
     def _sum(self) -> int:
         return sum(self._at.values())

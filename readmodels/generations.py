@@ -28,11 +28,15 @@ _PASSES: Final = 5  # over keys that a halted worker may still have been writing
 _GLOB: Final = re.compile(r"([*?\[\]\\^])")
 
 
-class RebuildRunning(RuntimeError):
+class RebuildFailed(RuntimeError):
+    """A rebuild was refused or given up; the old views serve on, and the message says why."""
+
+
+class RebuildRunning(RebuildFailed):
     """Another rebuild runs."""
 
 
-class LockLost(RuntimeError):
+class LockLost(RebuildFailed):
     """The rebuild's lock is somebody else's: Redis was emptied, or this process stood still too long."""
 
 

@@ -33,7 +33,7 @@ EXIT_REFUSED: Final = 1
 STOP_WITHIN_S: Final = 8.0
 EXIT_WITHIN_S: Final = 12.0
 REDIS_PAUSE_S: Final = 1.0
-_NOISY: Final = ("faust", "mode", "aiokafka")
+_NOISY: Final = ("faust", "mode", "aiokafka", "readmodels.transport")
 
 
 def run_projector(settings: Settings, views: Sequence[str] | None = None) -> int:
@@ -82,7 +82,7 @@ async def _serve(app: faust.App, feed: Any, consumer_of: Any) -> None:
     from readmodels.watch import Watch
 
     feed.reader = ConsumerReader(consumer_of(app))
-    await app.start()
+    await app.start()  # returns after the first assignment
     logger.info("projector is running")
     watch = asyncio.create_task(Watch(feed, app, consumer_of(app)).run())
     ended = asyncio.create_task(app.wait_until_stopped())

@@ -17,7 +17,7 @@ from typing import Final
 from readmodels import generations, positions
 from readmodels.comparison import Comparison, compare
 from readmodels.filling import Filling, Progress
-from readmodels.generations import Lock
+from readmodels.generations import Lock, RebuildFailed
 from readmodels.keys import Keys
 from readmodels.preflight import watermarks
 from readmodels.steps import drive
@@ -35,10 +35,6 @@ LIVE_CATCHES_UP_S: Final = 10.0
 
 FOLLOW_S: Final = 2.5
 """Projectors look for a new generation twice a second; until then they write to the old one."""
-
-
-class RebuildFailed(RuntimeError):
-    """The rebuild was given up and the old views serve on; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ def rebuild(
 ) -> RebuildReport:
     """Rebuild these views (all, if none are named), switch to them, remove the old ones.
 
-    Raises RebuildRunning when another one is at it, RebuildFailed, TopicsUnfit, KafkaException or
+    Raises RebuildFailed (RebuildRunning when another one is at it), TopicsUnfit, KafkaException or
     RedisError; then nothing has been switched.
     """
     wanted = named(views)

@@ -21,7 +21,7 @@ from runtime.redis import Command
 _FOLDER: Final = Path(__file__).with_name("lua")
 _encode: Final = msgspec.msgpack.Encoder().encode
 
-CALL_LIMIT: Final = 200
+CALL_LIMIT: Final = 100
 """Most changes in one call: Redis serves nobody else meanwhile, and Lua's stack bounds the arguments."""
 
 

@@ -78,8 +78,6 @@ class Mark:
 class BatchThread(stock.AIOKafkaConsumerThread):
     """The thread that talks to the brokers. Marks are only changed on its loop."""
 
-    logger = stock.logger  # Faust's own lines stay under Faust's name
-
     def __post_init__(self) -> None:
         super().__post_init__()
         self.marks: dict[TopicPart, Mark] = {}
@@ -219,8 +217,6 @@ class _Anywhere(dict[TP, "int | None"]):
 
 class BatchConsumer(stock.Consumer):
     """Faust's view of the consumer: one message a batch, no bookkeeping of single offsets."""
-
-    logger = stock.logger
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

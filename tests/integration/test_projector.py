@@ -15,7 +15,7 @@ from readmodels import AsyncQueries, Queries, RebuildRunning, ViewTimeout, rebui
 from readmodels.reference import Reference
 from readmodels.views import VIEWS
 from runtime import kafka, topic_admin
-from runtime.embedded import EmbeddedRedis, ServersAddress
+from runtime.embedded import EmbeddedKafka, EmbeddedRedis, ServersAddress
 from runtime.redis import connect
 from schemas import headers
 from schemas.order import OrderStatus
@@ -236,6 +236,24 @@ def test_a_redis_that_is_away_is_waited_for(flushable: World, own_redis: Embedde
         own_redis.start()
         flushable.check()
         assert projector.text().count("trying again until it works") < 30
+
+
+@pytest.mark.fault
+def test_a_broker_that_is_killed_is_waited_for(
+    servers: ServersAddress, own_kafka: EmbeddedKafka, prefix: str, tmp_path: Path
+) -> None:
+    world = World(ServersAddress(own_kafka.bootstrap_servers, servers.redis_url), prefix, tmp_path)
+    with world.projector() as projector:
+        world.commit(*life(20))
+        world.check()
+        own_kafka.kill()
+        time.sleep(2.0)
+        own_kafka.start()
+        world.producer = EventProducer(world.settings)
+        world.commit(*life(20, start=20))
+        world.check()
+        assert projector.stop() == 0
+    world.close()
 
 
 @pytest.mark.fault
