@@ -58,8 +58,9 @@ class CommandProcessor:
         self._stopping.set()
 
     def run(self) -> None:
-        """Until stopped. Raises TopicsUnfit, OffsetsLost, RestoreStalled, KafkaException: all need
-        a person.
+        """Until stopped.
+
+        Raises TopicsUnfit, OffsetsLost, RestoreStalled, KafkaException: all need a person.
         """
         topic_admin.require(self._settings)
         with ExitStack() as stack:
@@ -93,7 +94,7 @@ class CommandProcessor:
         told_at, told = time.monotonic(), 0
         while not self._stopping.is_set():
             self._owned.restore_step()
-            batch = [incoming(message) for message in self._consume()]
+            batch = self._consume()
             if batch:
                 self._handle(batch)
             now = time.monotonic()
@@ -102,13 +103,18 @@ class CommandProcessor:
                 logger.info("%d commands decided, %.0f/s", self.decided, rate)
                 told_at, told = now, self.decided
 
-    def _consume(self) -> list[Message]:
-        """A batch: waits for a first command, then a little for others to share its transaction."""
+    def _consume(self) -> list[IncomingRecord]:
+        """A batch: waits for a first command, then a little for others to share its transaction.
+
+        A rebalance may come between the two: what was read of a partition that is gone is its new
+        owner's, and one that went and came back is read again from the committed offset.
+        """
         first = self._consumer.consume(1, 0 if self._owned.restoring else IDLE_POLL_S)
         if not first:
             return []
         more = self._consumer.consume(self._settings.batch_size - 1, self._batch_s)
-        return [m for m in (*first, *more) if self._is_record(m)]
+        records = [incoming(message) for message in (*first, *more) if self._is_record(message)]
+        return [r for r in records if self._owned.is_ready(r.topic, r.partition)]
 
     def _is_record(self, message: Message) -> bool:
         error = message.error()

@@ -61,6 +61,11 @@ class OwnedPartitions:
         """Who decides the commands of a partition."""
         return self._deciders[topic, partition]
 
+    def is_ready(self, topic: str, partition: int) -> bool:
+        """Whether commands of a partition may be decided: it is owned, and its state is known."""
+        place = topic, partition
+        return place in self._deciders and place not in self._paused
+
     def on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """New partitions: opens their stores, starts their restore, and pauses them until it is done."""
         if not partitions:
