@@ -117,32 +117,20 @@ class Outbox:
         self, request: Request, rejection: Rejection | None, version: int, at_ms: int
     ) -> bytes:
         """JSON of an outcome: accepted where there is no rejection."""
-        if rejection is None:
-            return encode(
-                Outcome(
-                    command_id=request.command_id,
-                    type=request.type,
-                    aggregate=self._aggregate,
-                    aggregate_id=request.aggregate_id,
-                    status=OutcomeStatus.ACCEPTED,
-                    version=version,
-                    decided_at_ms=at_ms,
-                    digest=request.digest,
-                )
-            )
+        refused = rejection is not None
         return encode(
             Outcome(
                 command_id=request.command_id,
                 type=request.type,
                 aggregate=self._aggregate,
                 aggregate_id=request.aggregate_id,
-                status=OutcomeStatus.REJECTED,
+                status=OutcomeStatus.REJECTED if refused else OutcomeStatus.ACCEPTED,
                 version=version,
                 decided_at_ms=at_ms,
                 digest=request.digest,
-                code=rejection.code,
-                message=rejection.message,
-                field=rejection.field,
+                code=rejection.code if rejection else None,
+                message=rejection.message if rejection else None,
+                field=rejection.field if rejection else None,
             )
         )
 
