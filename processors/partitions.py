@@ -156,26 +156,20 @@ class OwnedPartitions:
         self._consumer.pause([TopicPartition(*place) for place in places])
         self._paused.update(places)
         copies = {}
-        for topic, partition in places:
-            aggregate, store = self._aggregate(topic), self._stores[topic, partition]
-            copies[self._topics.events(aggregate), partition] = store.states
-            copies[self._topics.outcomes(aggregate), partition] = store.inbox
+        for place in places:
+            events, outcomes = self._sources(place)
+            copies[events] = self._stores[place].states
+            copies[outcomes] = self._stores[place].inbox
         self._restorer.drop(list(copies))
         self._restorer.add(copies)
 
     def _release(self, places: list[Place], why: str) -> None:
-        for topic, partition in places:
-            aggregate = self._aggregate(topic)
-            self._restorer.drop(
-                [
-                    (self._topics.events(aggregate), partition),
-                    (self._topics.outcomes(aggregate), partition),
-                ]
-            )
-            self._paused.discard((topic, partition))
-            self._without_offset.discard((topic, partition))
-            self._deciders.pop((topic, partition), None)
-            store = self._stores.pop((topic, partition), None)
+        for place in places:
+            self._restorer.drop(self._sources(place))
+            self._paused.discard(place)
+            self._without_offset.discard(place)
+            self._deciders.pop(place, None)
+            store = self._stores.pop(place, None)
             if store is not None:
                 store.close()
         if places:
@@ -208,11 +202,16 @@ class OwnedPartitions:
                 raise self.offsets_lost(where, "the group has no offset, but commands were decided")
 
     def _is_restoring(self, place: Place) -> bool:
+        return any(self._restorer.is_restoring(*source) for source in self._sources(place))
+
+    def _sources(self, place: Place) -> list[Place]:
+        """Where the two copies of a command partition come from: its events and its outcomes."""
         topic, partition = place
         aggregate = self._aggregate(topic)
-        return self._restorer.is_restoring(
-            self._topics.events(aggregate), partition
-        ) or self._restorer.is_restoring(self._topics.outcomes(aggregate), partition)
+        return [
+            (self._topics.events(aggregate), partition),
+            (self._topics.outcomes(aggregate), partition),
+        ]
 
     def _aggregate(self, commands_topic: str) -> str:
         return commands_topic.split(".")[-2]
