@@ -13,7 +13,6 @@ from typing import Final
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
-    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -66,7 +65,7 @@ class Restorer:
 
     def __init__(self, settings: Settings) -> None:
         self._admin = AdminClient(kafka.admin(settings))
-        self._consumer = Consumer(kafka.reader(settings))
+        self._consumer = kafka.new_reader(settings)
         self._copies: dict[TopicAndPartition, PartitionCopy] = {}
         self._targets: dict[TopicAndPartition, int] = {}
         self._records = 0

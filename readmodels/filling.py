@@ -15,7 +15,7 @@ from itertools import cycle
 from types import TracebackType
 from typing import Any, Final, Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from readmodels import positions
 from readmodels.generations import RebuildFailed
@@ -103,7 +103,7 @@ class Filling:
         self._line = line
         self._on_progress = on_progress
         self._reading = by_topic(topics_of(settings), list(new))
-        self._consumer = Consumer(kafka.reader(settings))
+        self._consumer = kafka.new_reader(settings)
         self._starts: dict[TopicPart, int] = {}
         self._at: dict[TopicPart, int] = {}
         self._started = time.monotonic()

@@ -19,6 +19,9 @@ TRANSACTION_TIMEOUT_MS: Final = 10_000
 SESSION_TIMEOUT_MS: Final = 10_000
 """A killed processor's partitions are given to another one after this long."""
 
+HEARTBEAT_MS: Final = 1_000
+"""A member learns with its next heartbeat that the group rebalances, and cooperatively it does so twice."""
+
 MAX_POLL_INTERVAL_MS: Final = 60_000
 """A processor that does not come back for its next batch in this time is taken for dead."""
 
@@ -96,7 +99,7 @@ def group_consumer(settings: Settings, group_id: str) -> dict[str, Any]:
         "group.protocol": "classic",
         "partition.assignment.strategy": "cooperative-sticky",  # a rebalance stops only what moves
         "session.timeout.ms": SESSION_TIMEOUT_MS,
-        "heartbeat.interval.ms": SESSION_TIMEOUT_MS // 4,
+        "heartbeat.interval.ms": HEARTBEAT_MS,
         "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
@@ -134,6 +137,8 @@ T = TypeVar("T")
 
 RETRY_PAUSE_S: Final = 0.05
 WATERMARK_CALL_S: Final = 5.0
+LIST_CALL_S: Final = 5.0
+LIST_WITHIN_S: Final = 30.0
 
 TRANSIENT: Final = frozenset(
     {
@@ -174,6 +179,16 @@ def until_answered(call: Callable[[], T], timeout_s: float) -> T:
             if not is_transient(error.args[0]) or time.monotonic() > deadline:
                 raise
             time.sleep(RETRY_PAUSE_S)
+
+
+def new_reader(settings: Settings) -> Consumer:
+    """A ``reader`` that knows the leader of every partition. Raises KafkaException.
+
+    One that does not asks for the leaders of what it is assigned once a second, and waits.
+    """
+    consumer = Consumer(reader(settings))
+    until_answered(lambda: consumer.list_topics(timeout=LIST_CALL_S), LIST_WITHIN_S)
+    return consumer
 
 
 def watermarks(consumer: Consumer, at: TopicPartition, timeout_s: float) -> tuple[int, int]:
