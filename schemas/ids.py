@@ -22,7 +22,7 @@ _is_id = re.compile(ID_PATTERN, re.ASCII).fullmatch
 
 def is_id(text: str) -> bool:
     """Whether ``text`` can be an aggregate id, a command id or a part id."""
-    return _is_id(text) is not None and not text.endswith("\n")
+    return _is_id(text) is not None
 
 
 def part_key(aggregate_id: str, part_id: str) -> str:
