@@ -1,7 +1,7 @@
 """The invariants of the log, checked on real topics after every fault.
 
-An independent reading: it knows the aggregates' ``evolve`` and the topics, and nothing of the
-processor.
+An independent reading: it knows the aggregates' ``decide`` and ``evolve`` and the topics, and nothing
+of the processor.
 """
 
 from collections import Counter, defaultdict
@@ -17,6 +17,7 @@ from schemas.ids import PART_SEPARATOR, is_part_key
 from schemas.inventory import Reservation, StockLevel
 from schemas.partitioner import partition_for
 from schemas.records import EventRecord, Outcome, decode_event, decode_outcome
+from tests.support.oracle import check_decisions
 from tests.support.topics import Record, read_topics
 
 States = dict[str, tuple[int, msgspec.Struct]]
@@ -39,11 +40,12 @@ def check_log(settings: Settings) -> LogReading:
     names = [
         name(aggregate.name)
         for aggregate in AGGREGATES
-        for name in (topics.outcomes, topics.history, topics.events)
+        for name in (topics.commands, topics.outcomes, topics.history, topics.events)
     ]
     log = read_topics(settings, names)
     for aggregate in AGGREGATES:
         _check_outcomes(log[topics.outcomes(aggregate.name)], aggregate, outcomes)
+        check_decisions(log[topics.commands(aggregate.name)], aggregate, outcomes)
         history = log[topics.history(aggregate.name)]
         folded = _check_history(history, settings.partitions, aggregate, outcomes)
         events = log[topics.events(aggregate.name)]

@@ -1,0 +1,83 @@
+"""What every outcome has to be: the domain's own functions over the commands in their order.
+
+Where the invariants say that a log is consistent in itself, this says that it is the right one: a
+processor that forgets what it has committed writes a consistent log of wrong refusals. Uses pydantic
+models, ``decide`` and ``evolve`` of the aggregates, and nothing of the processor.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from commands.aggregate import Aggregate, Command, Decision, Loaded, version_conflict
+from schemas.records import CommandRecord, Outcome, decode_command
+from schemas.rejections import Code, Rejection
+from tests.support.topics import Record
+
+OF_THE_EDGE = frozenset(
+    {
+        Code.MALFORMED,
+        Code.UNKNOWN_TYPE,
+        Code.UNSUPPORTED_SCHEMA_VERSION,
+        Code.INVALID_DATA,
+        Code.TOO_LARGE,
+        Code.WRONG_PARTITION,
+    }
+)
+"""Refusals before anything was decided."""
+
+Outcomes = Mapping[tuple[str, str, str], Outcome]
+
+
+def check_decisions(commands: list[Record], aggregate: Aggregate, outcomes: Outcomes) -> None:
+    """Asserts that each outcome is what the domain says to its command. ``commands``: by partition
+    and offset.
+    """
+    models = {model.__name__: model for model in aggregate.commands}
+    states: dict[str, tuple[int, Loaded]] = {}
+    answered: set[tuple[str, str, str]] = set()
+    for record in commands:
+        envelope = _envelope(record)
+        if envelope is None:
+            continue
+        key = (record.key or b"").decode(errors="replace")
+        identity = aggregate.name, key, envelope.command_id
+        outcome = outcomes.get(identity)
+        if outcome is None or identity in answered:  # a dead letter, or the same command again
+            continue
+        answered.add(identity)
+        if outcome.code in OF_THE_EDGE:
+            continue
+        command = models[envelope.type].model_validate_json(bytes(envelope.data))
+        version, loaded = states.get(key, (0, Loaded()))
+        decision = _decide(aggregate, loaded, command, version, envelope.expected_version)
+        if isinstance(decision, Rejection):
+            expected: tuple[bool, int, Code | None] = (False, version, decision.code)
+        else:
+            for event in decision:
+                version, loaded = (
+                    version + 1,
+                    aggregate.evolve(loaded, event, outcome.decided_at_ms),
+                )
+            states[key] = version, loaded
+            expected = True, version, None
+        assert (outcome.accepted, outcome.version, outcome.code) == expected, (
+            f"{aggregate.name} {key}, offset {record.offset} of partition {record.partition}: "
+            f"{outcome} instead of {expected}"
+        )
+
+
+def _decide(
+    aggregate: Aggregate, loaded: Loaded, command: Command, version: int, expected: int | None
+) -> Decision:
+    if expected is not None and expected != version:
+        return version_conflict(aggregate.name, expected, version)
+    parts = {part: loaded.parts.get(part) for part in aggregate.parts_of(command)}
+    return aggregate.decide(Loaded(loaded.root, parts), command)
+
+
+def _envelope(record: Record) -> CommandRecord | None:
+    try:
+        return decode_command(record.value or b"")
+    except msgspec.DecodeError:
+        return None
