@@ -33,7 +33,7 @@ class Command(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class Loaded(msgspec.Struct, frozen=True, gc=False):
     """State of an aggregate as the shell hands it to ``decide``: the root and the parts the command
     names.
 

@@ -1,8 +1,11 @@
 """The command processor: the loop that consumes commands, decides them and commits, and its
 partitions.
 
-    consume a batch -> decide -> events + history + outcomes + replies + offsets in one transaction
-    -> store
+    consume -> decide -> events + history + outcomes + replies + offsets in one transaction -> store
+
+While one transaction is being committed, the commands of the next are read and decided: waiting for
+the broker and working take turns otherwise, and together they are slower by half. The next one
+stands on what the one under way has decided, so when that fails, both are forgotten and read again.
 
 Runs as any number of processes in one consumer group. A partition is consumed only while its state
 is known up to the high watermark; it is paused while that is restored.
@@ -11,15 +14,17 @@ is known up to the high watermark; it is paused while that is restored.
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from commands import AGGREGATES, by_name
 from processors.decider import Decider
-from processors.partitions import OwnedPartitions
+from processors.partitions import OwnedPartitions, Place
 from processors.records import IncomingRecord, OutgoingRecord, incoming
 from processors.slot import Slot
 from processors.state_store import PartitionState
@@ -33,12 +38,44 @@ ROLE: Final = "processor"
 IDLE_POLL_S: Final = 0.1
 """How long an idle processor waits for a first command before it looks whether it shall stop."""
 
+BUSY_POLL_S: Final = 0.001
+"""How long it waits for more commands before it looks whether the commit under way has ended."""
+
 TELL_EVERY_S: Final = 10.0
 
 
 def group_id(settings: Settings) -> str:
     """Consumer group of the command processors."""
     return f"{settings.topic_prefix}.{ROLE}"
+
+
+@dataclass(slots=True)
+class Batch:
+    """Commands that are decided and will be committed together; ``began_at`` on the monotonic clock."""
+
+    began_at: float
+    commands: int = 0
+    records: list[OutgoingRecord] = field(default_factory=list)
+    ends: NextOffsets = field(default_factory=dict)
+
+    def add(self, decider: Decider, commands: Sequence[IncomingRecord]) -> None:
+        """Decides more commands, of one partition and in their order."""
+        for command in commands:
+            self.records += decider.decide(command)
+        self.commands += len(commands)
+        self.ends[commands[-1].topic, commands[-1].partition] = commands[-1].offset + 1
+
+    def offsets(self) -> list[TopicPartition]:
+        """For each partition, the offset after its last command."""
+        return [TopicPartition(*place, offset) for place, offset in self.ends.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A transaction under way, of so many commands."""
+
+    ends: Future[NextOffsets]
+    commands: int
 
 
 class CommandProcessor:
@@ -50,6 +87,10 @@ class CommandProcessor:
         self._aggregate_of = {self._topics.commands(a.name): a.name for a in AGGREGATES}
         self._stopping = threading.Event()
         self._batch_s = settings.batch_ms / 1000
+        self._batch: Batch | None = None
+        self._commit: Commit | None = None
+        self._doubtful = False
+        """Something decided will not be committed: nothing decided counts until ``_start_over``."""
         self.decided = 0
         """Commands decided and committed so far."""
 
@@ -69,11 +110,16 @@ class CommandProcessor:
                 self._settings, f"{self._settings.topic_prefix}.{slot.name}"
             )
             stack.callback(self._writer.close)
+            self._committer = stack.enter_context(ThreadPoolExecutor(1, "commit"))
             self._consumer = Consumer(
                 kafka.group_consumer(self._settings, group_id(self._settings))
             )
             self._owned = OwnedPartitions(
-                self._settings, self._consumer, slot.directory, self._new_decider
+                self._settings,
+                self._consumer,
+                slot.directory,
+                self._new_decider,
+                before_release=self._finish,
             )
             stack.callback(self._owned.close)
             stack.callback(self._consumer.close)
@@ -84,8 +130,14 @@ class CommandProcessor:
                 on_lost=self._owned.on_lost,
             )
             logger.info("processor started as %s", slot.name)
-            self._loop()
-            logger.info("processor stopped after %d commands", self.decided)
+            try:
+                self._loop()
+                self._finish()
+            except BaseException:
+                # It may have come in the middle of a decision: closing must not commit that.
+                self._doubtful = True
+                raise
+        logger.info("processor stopped after %d commands", self.decided)
 
     def _new_decider(self, topic: str, partition: int, store: PartitionState) -> Decider:
         return Decider(by_name[self._aggregate_of[topic]], self._topics, partition, store)
@@ -93,28 +145,49 @@ class CommandProcessor:
     def _loop(self) -> None:
         told_at, told = time.monotonic(), 0
         while not self._stopping.is_set():
+            if self._doubtful:
+                self._start_over()
             self._owned.restore_step()
-            batch = self._consume()
-            if batch:
-                self._handle(batch)
+            self._take()
+            self._advance()
             now = time.monotonic()
             if now - told_at > TELL_EVERY_S and self.decided > told:
                 rate = (self.decided - told) / (now - told_at)
                 logger.info("%d commands decided, %.0f/s", self.decided, rate)
                 told_at, told = now, self.decided
 
-    def _consume(self) -> list[IncomingRecord]:
-        """A batch: waits for a first command, then a little for others to share its transaction.
+    # Reading and deciding.
 
-        A rebalance may come between the two: what was read of a partition that is gone is its new
-        owner's, and one that went and came back is read again from the committed offset.
+    def _take(self) -> None:
+        """Reads what has come and decides it, as part of the next transaction."""
+        taken = self._batch.commands if self._batch else 0
+        if taken == self._settings.batch_size:
+            return  # full, and the one before it is still under way
+        by_place = self._consume(self._settings.batch_size - taken)
+        for place, commands in by_place.items():
+            # A partition that went in the meantime is its new owner's; one that went and came back
+            # is read again from the committed offset.
+            if self._owned.is_ready(place):
+                if self._batch is None:
+                    self._batch = Batch(time.monotonic())
+                self._batch.add(self._owned.decider(place), commands)
+
+    def _consume(self, room: int) -> dict[Place, list[IncomingRecord]]:
+        """At most so many commands; waits for a first one, not for more. A rebalance may come in
+        here.
         """
-        first = self._consumer.consume(1, 0 if self._owned.restoring else IDLE_POLL_S)
-        if not first:
-            return []
-        more = self._consumer.consume(self._settings.batch_size - 1, self._batch_s)
-        records = [incoming(message) for message in (*first, *more) if self._is_record(message)]
-        return [r for r in records if self._owned.is_ready(r.topic, r.partition)]
+        if self._batch or self._commit:
+            messages = self._consumer.consume(room, BUSY_POLL_S)
+        else:
+            messages = self._consumer.consume(1, 0 if self._owned.restoring else IDLE_POLL_S)
+            if messages and room > 1:
+                messages += self._consumer.consume(room - 1, 0)
+        by_place: dict[Place, list[IncomingRecord]] = {}
+        for message in messages:
+            if self._is_record(message):
+                command = incoming(message)
+                by_place.setdefault((command.topic, command.partition), []).append(command)
+        return by_place
 
     def _is_record(self, message: Message) -> bool:
         error = message.error()
@@ -127,26 +200,64 @@ class CommandProcessor:
         logger.warning("consumer: %s", error.str())  # the library goes on trying by itself
         return False
 
-    def _handle(self, batch: list[IncomingRecord]) -> None:
-        # Group metadata must belong to the generation in which the batch was read.
+    # Committing.
+
+    def _advance(self) -> None:
+        """Ends the commit under way if it is done, and begins the next one if it is time."""
+        full = self._batch is not None and self._batch.commands == self._settings.batch_size
+        if self._commit is not None and (full or self._commit.ends.done()):
+            self._settle()
+        if self._batch is None or self._commit is not None or self._doubtful:
+            return
+        if full or time.monotonic() - self._batch.began_at >= self._batch_s:
+            self._begin(self._batch)
+
+    def _begin(self, batch: Batch) -> None:
+        """Sends a batch and leaves its commit to the other thread; no other commit is under way."""
+        self._batch = None
+        self._owned.seal()
+        # Read after the last rebalance that this batch knows of; a later one makes the broker
+        # refuse it. A member that has lost its session has no id any more and is refused, too.
         group = self._consumer.consumer_group_metadata()
         try:
-            ends = self._writer.write(self._decide_all(batch), next_offsets(batch), group)
+            self._writer.begin(batch.records)
         except TransactionFailed as failure:
-            logger.warning("%s: deciding %d commands again", failure, len(batch))
-            self._owned.rewind()
+            self._doubt(failure, batch.commands)
+            return
+        ends = self._committer.submit(self._writer.commit, batch.offsets(), group)
+        self._commit = Commit(ends, batch.commands)
+
+    def _settle(self) -> None:
+        """Waits for the commit under way; what it committed goes to the stores."""
+        commit, self._commit = self._commit, None
+        if commit is None:
+            return
+        try:
+            ends = commit.ends.result()
+        except TransactionFailed as failure:
+            self._doubt(failure, commit.commands)
             return
         self._owned.committed(ends)
-        self.decided += len(batch)
+        self.decided += commit.commands
 
-    def _decide_all(self, batch: Iterable[IncomingRecord]) -> Iterator[OutgoingRecord]:
-        for record in batch:
-            yield from self._owned.decider(record.topic, record.partition).decide(record)
+    def _doubt(self, failure: TransactionFailed, commands: int) -> None:
+        """A transaction failed, and with it what was decided on top of it."""
+        logger.warning("%s: deciding %d commands again", failure, commands)
+        self._doubtful = True
 
+    def _start_over(self) -> None:
+        """Back to what is committed, offsets and state."""
+        self._batch = None
+        self._owned.rewind()
+        self._doubtful = False
 
-def next_offsets(batch: Iterable[IncomingRecord]) -> list[TopicPartition]:
-    """For each partition of a batch, the offset after its last record."""
-    ends: NextOffsets = {}
-    for record in batch:
-        ends[record.topic, record.partition] = record.offset + 1
-    return [TopicPartition(topic, partition, offset) for (topic, partition), offset in ends.items()]
+    def _finish(self, lost: bool = False) -> None:
+        """Commits what is decided, before partitions go; when they are gone already, drops it."""
+        self._settle()
+        if self._batch is None or self._doubtful:
+            return
+        if lost:
+            self._doubtful = True
+        else:
+            self._begin(self._batch)
+            self._settle()

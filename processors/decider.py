@@ -1,8 +1,9 @@
-"""Decides the commands of one partition, one after the other, on what is committed plus what this
-transaction has decided before. Knows the store but no Kafka client.
+"""Decides the commands of one partition, one after the other, on what is committed plus what was
+decided since. Knows the store but no Kafka client.
 
 For each command, in one transaction: its events (with state on ``events``, without on ``history``),
-its outcome, and the reply if somebody waits. Nothing reaches the store before ``committed()``.
+its outcome, and the reply if somebody waits. ``seal()`` is the border between two transactions;
+nothing reaches the store before ``committed()``.
 """
 
 import logging
@@ -10,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from commands.aggregate import Aggregate, Decision, Event, Loaded, version_conflict
+from commands.aggregate import Aggregate, Command, Event, Loaded, version_conflict
 from processors.edge import Edge, Request, Unanswerable
 from processors.outbox import Occurrence, Outbox, marks_of
 from processors.records import Headers, IncomingRecord, OutgoingRecord
@@ -23,19 +24,39 @@ from schemas.topics import Topics
 logger = logging.getLogger(__name__)
 
 
-class Known(msgspec.Struct, frozen=True):
+class Known(msgspec.Struct, frozen=True, gc=False):
     """An aggregate or a part as it stands: ``state`` is None and ``version`` 0 when it does not exist."""
 
     version: int
     state: Any
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """One event of a decision, with the state before and after it."""
 
     event: Event
     before: Loaded
     after: Loaded
+
+
+class Case(msgspec.Struct, frozen=True, gc=False):
+    """A command that can be answered, and all that its answer needs."""
+
+    request: Request
+    incoming: IncomingRecord
+    key: bytes
+    outcome_key: bytes
+    marks: Headers
+
+
+class Pending(msgspec.Struct):
+    """What one transaction decides, until it is committed. ``states`` and ``outcomes`` as the store has
+    them; ``known`` are the states decoded, also of what was only looked up.
+    """
+
+    known: dict[bytes, Known] = {}
+    states: dict[bytes, bytes | None] = {}
+    outcomes: dict[bytes, bytes] = {}
 
 
 _NOTHING = Known(0, None)
@@ -53,42 +74,56 @@ class Decider:
         self._outbox = Outbox(aggregate.name, topics, partition)
         self._root_decoder = _stored_decoder(aggregate.root_type)
         self._part_decoder = _stored_decoder(aggregate.part_type or aggregate.root_type)
-        self._known: dict[bytes, Known] = {}
-        self._state_changes: dict[bytes, bytes | None] = {}
-        self._outcomes: dict[bytes, bytes] = {}
+        self._open = Pending()
+        self._sealed = Pending()
 
     def decide(self, incoming: IncomingRecord) -> list[OutgoingRecord]:
         """The records that follow from one command's record. Never raises for what came in."""
         request = self._edge.read(incoming.key, incoming.value, incoming.partition)
         if isinstance(request, Unanswerable):
             return [self._outbox.dead_letter(incoming, request.rejection)]
-        marks = marks_of(request, incoming.headers)
-        key = outcome_key(request.aggregate_id, request.command_id)
-        first = self._outcomes.get(key) or self._store.inbox.get(key)
+        case = Case(
+            request,
+            incoming,
+            incoming.key or b"",
+            outcome_key(request.aggregate_id, request.command_id),
+            marks_of(request, incoming.headers),
+        )
+        first = self._first_outcome(case.outcome_key)
         if first is not None:
-            return self._repeat(request, incoming, first, marks)
+            return self._repeat(case, first)
         if request.rejection is not None:
-            return self._conclude(request, incoming, request.rejection, 0, marks)
-        return self._judge(request, incoming, marks)
+            return self._conclude(case, request.rejection, 0)
+        return self._judge(case)
+
+    def seal(self) -> None:
+        """What was decided so far is to be committed; what follows belongs to the next transaction."""
+        self._sealed, self._open = self._open, Pending()
 
     def committed(self, next_events_offset: int | None, next_outcomes_offset: int | None) -> None:
-        """The transaction stands: keeps what was decided. Offsets as ``PartitionCopy.write``'s."""
+        """The sealed transaction stands: keeps it. Offsets as ``PartitionCopy.write``'s."""
         if next_events_offset is not None:
-            self._store.states.write(self._state_changes, next_events_offset)
+            self._store.states.write(self._sealed.states, next_events_offset)
         if next_outcomes_offset is not None:
-            self._store.inbox.write(self._outcomes, next_outcomes_offset)
-        self.discard()
+            self._store.inbox.write(self._sealed.outcomes, next_outcomes_offset)
+        self._sealed = Pending()
 
     def discard(self) -> None:
-        """The transaction does not stand: forgets what was decided."""
-        self._known = {}
-        self._state_changes = {}
-        self._outcomes = {}
+        """Forgets everything that is not committed."""
+        self._open = Pending()
+        self._sealed = Pending()
 
-    def _judge(
-        self, request: Request, incoming: IncomingRecord, marks: Headers
-    ) -> list[OutgoingRecord]:
-        root = self._load(request.aggregate_id.encode(), self._root_decoder)
+    def _first_outcome(self, key: bytes) -> bytes | None:
+        """The outcome of this command id, if it has one already."""
+        return (
+            self._open.outcomes.get(key)
+            or self._sealed.outcomes.get(key)
+            or self._store.inbox.get(key)
+        )
+
+    def _judge(self, case: Case) -> list[OutgoingRecord]:
+        request, incoming = case.request, case.incoming
+        root = self._load(case.key, self._root_decoder)
         try:
             decision = self._steps(request, root, incoming.occurred_at_ms)
         except Exception as bug:  # whatever a handler's bug is, it must stop nobody else's command
@@ -98,82 +133,76 @@ class Decider:
                 "the command could not be judged; it stands in the dead letters",
             )
             letter = self._outbox.dead_letter(incoming, rejection, bug)
-            return [letter, *self._conclude(request, incoming, rejection, root.version, marks)]
+            return [letter, *self._conclude(case, rejection, root.version)]
         if isinstance(decision, Rejection):
-            return self._conclude(request, incoming, decision, root.version, marks)
+            return self._conclude(case, decision, root.version)
         records: list[OutgoingRecord] = []
         version = root.version
         for number, step in enumerate(decision):
             version += 1
             event_id = f"{request.command_id}:{number}"
-            at = Occurrence(event_id, version, incoming.occurred_at_ms, marks)
-            records += self._write(request.aggregate_id, step, at)
-        records += self._conclude(request, incoming, None, version, marks)
+            at = Occurrence(event_id, version, incoming.occurred_at_ms, case.marks)
+            records += self._write(case, step, at)
+        records += self._conclude(case, None, version)
         return records
 
     def _steps(self, request: Request, root: Known, at_ms: int) -> list[Step] | Rejection:
-        loaded, decision = self._decision(request, root)
+        aggregate, command = self._aggregate, request.command
+        loaded = Loaded(root.state)
+        if aggregate.part_type is not None:
+            loaded = Loaded(root.state, self._parts(request.aggregate_id, command))
+        expected = request.expected_version
+        if expected is not None and expected != root.version:
+            return version_conflict(aggregate.name, expected, root.version)
+        decision = aggregate.decide(loaded, command)
         if isinstance(decision, Rejection):
             return decision
         steps = []
         for event in decision:
-            after = self._aggregate.evolve(loaded, event, at_ms)
+            after = aggregate.evolve(loaded, event, at_ms)
             steps.append(Step(event, loaded, after))
             loaded = after
         return steps
 
-    def _decision(self, request: Request, root: Known) -> tuple[Loaded, Decision]:
-        aggregate, command = self._aggregate, request.command
-        parts = {
-            part: self._load(
-                part_key(request.aggregate_id, part).encode(), self._part_decoder
-            ).state
-            for part in aggregate.parts_of(command)
+    def _parts(self, aggregate_id: str, command: Command | None) -> dict[str, Any]:
+        """The parts that the command touches, as they stand."""
+        keys = {part: part_key(aggregate_id, part) for part in self._aggregate.parts_of(command)}
+        return {
+            part: self._load(key.encode(), self._part_decoder).state for part, key in keys.items()
         }
-        loaded = Loaded(root.state, parts)
-        expected = request.expected_version
-        if expected is not None and expected != root.version:
-            return loaded, version_conflict(aggregate.name, expected, root.version)
-        return loaded, aggregate.decide(loaded, command)
 
-    def _write(self, aggregate_id: str, step: Step, at: Occurrence) -> list[OutgoingRecord]:
+    def _write(self, case: Case, step: Step, at: Occurrence) -> list[OutgoingRecord]:
         records = []
         # Parts go first: whoever has read the root at this version has read its parts, too.
         for part, state in step.after.parts.items():
             if state is not step.before.parts.get(part):
-                key = part_key(aggregate_id, part).encode()
+                key = part_key(case.request.aggregate_id, part).encode()
                 record = self._outbox.part(key, step.event, at, state)
                 self._remember(key, record.value, Known(at.version, state))
                 records.append(record)
-        key, root = aggregate_id.encode(), step.after.root
-        full, bare = self._outbox.event(key, step.event, at, root)
-        self._remember(key, full.value, Known(at.version, root))
+        root = step.after.root
+        full, bare = self._outbox.event(case.key, step.event, at, root)
+        self._remember(case.key, full.value, Known(at.version, root))
         records += (full, bare)
         return records
 
     def _conclude(
-        self,
-        request: Request,
-        incoming: IncomingRecord,
-        rejection: Rejection | None,
-        version: int,
-        marks: Headers,
+        self, case: Case, rejection: Rejection | None, version: int
     ) -> list[OutgoingRecord]:
+        request, incoming = case.request, case.incoming
         outcome = self._outbox.outcome_value(request, rejection, version, incoming.occurred_at_ms)
-        key = outcome_key(request.aggregate_id, request.command_id)
-        self._outcomes[key] = outcome
+        self._open.outcomes[case.outcome_key] = outcome
         return [
-            self._outbox.outcome(key, outcome, marks),
-            *self._outbox.replies(request, incoming, outcome, marks),
+            self._outbox.outcome(case.outcome_key, outcome, case.marks),
+            *self._outbox.reply(request, incoming, outcome, case.marks),
         ]
 
-    def _repeat(
-        self, request: Request, incoming: IncomingRecord, first: bytes, marks: Headers
-    ) -> list[OutgoingRecord]:
+    def _repeat(self, case: Case, first: bytes) -> list[OutgoingRecord]:
         """The first outcome again, to whoever waits; the topic of outcomes has it already."""
+        request, incoming = case.request, case.incoming
         outcome = decode_outcome(first)
         if outcome.digest == request.digest:
-            return self._outbox.replies(request, incoming, first, marks)
+            return [*self._outbox.reply(request, incoming, first, case.marks)]
         rejection = Rejection(
             Code.COMMAND_ID_REUSED,
             f"command id {request.command_id} was used before for another "
@@ -187,11 +216,11 @@ class Decider:
         # letter.
         return [
             self._outbox.dead_letter(incoming, rejection),
-            *self._outbox.replies(request, incoming, refused, marks),
+            *self._outbox.reply(request, incoming, refused, case.marks),
         ]
 
     def _load(self, key: bytes, decoder: msgspec.json.Decoder[Any]) -> Known:
-        known = self._known.get(key)
+        known = self._open.known.get(key) or self._sealed.known.get(key)
         if known is None:
             value = self._store.states.get(key)
             if value is None:
@@ -199,12 +228,12 @@ class Decider:
             else:
                 stored = decoder.decode(value)
                 known = Known(stored.version, stored.state)
-            self._known[key] = known
+            self._open.known[key] = known
         return known
 
     def _remember(self, key: bytes, value: bytes | None, known: Known) -> None:
-        self._known[key] = known
-        self._state_changes[key] = value
+        self._open.known[key] = known
+        self._open.states[key] = value
 
 
 def _stored_decoder(state_type: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:

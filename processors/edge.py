@@ -21,7 +21,7 @@ DIGEST_BYTES: Final = 8
 """Tells a repeated command from another under the same id, within one aggregate: 64 bits are plenty."""
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """A command with an id. ``command`` is None when ``rejection`` says what is wrong with it."""
 
     aggregate_id: str
@@ -33,7 +33,7 @@ class Request(msgspec.Struct, frozen=True):
     rejection: Rejection | None = None
 
 
-class Unanswerable(msgspec.Struct, frozen=True):
+class Unanswerable(msgspec.Struct, frozen=True, gc=False):
     """A record without a usable key or command id."""
 
     rejection: Rejection

@@ -20,7 +20,7 @@ from schemas.topics import Topics
 STAGE = b"command-processor"
 
 
-class Occurrence(msgspec.Struct, frozen=True):
+class Occurrence(msgspec.Struct, frozen=True, gc=False):
     """What makes an event this event: its id, the version it leads to, its time, and its headers."""
 
     event_id: str
@@ -84,15 +84,15 @@ class Outbox:
         """The one outcome of a command."""
         return OutgoingRecord(self._outcomes, self._partition, key, value, marks)
 
-    def replies(
+    def reply(
         self, request: Request, incoming: IncomingRecord, outcome: bytes, marks: Headers
-    ) -> list[OutgoingRecord]:
-        """The outcome for a sender that waits; none where nobody does."""
+    ) -> tuple[OutgoingRecord, ...]:
+        """The outcome for a sender that waits; nothing where nobody does."""
         partition = _reply_partition(incoming.headers, self._reply_partitions)
         if partition is None:
-            return []
+            return ()
         key = reply_key(self._aggregate, request.aggregate_id, request.command_id)
-        return [OutgoingRecord(self._replies, partition, key, outcome, marks)]
+        return (OutgoingRecord(self._replies, partition, key, outcome, marks),)
 
     def dead_letter(
         self, incoming: IncomingRecord, rejection: Rejection, bug: Exception | None = None

@@ -1,7 +1,7 @@
 """The partitions a processor owns: their stores, their restore, and what a rebalance does to them.
 
 The consumer calls ``on_assign``, ``on_revoke`` and ``on_lost`` inside of ``consume``, so never in
-the middle of a transaction: everything decided before is committed or discarded by then.
+the middle of a decision; before a partition goes, ``before_release`` ends the transaction under way.
 """
 
 import logging
@@ -25,6 +25,7 @@ COMMITTED_TIMEOUT_S: Final = 3 * kafka.TRANSACTION_TIMEOUT_MS / 1000
 """Offsets in a dead processor's open transaction are only known when that has ended."""
 
 Place = tuple[str, int]
+"""Topic and number of a partition."""
 
 
 class OffsetsLost(RuntimeError):
@@ -40,12 +41,15 @@ class OwnedPartitions:
         consumer: Consumer,
         directory: Path,
         new_decider: Callable[[str, int, PartitionState], Decider],
+        before_release: Callable[[bool], None],
     ) -> None:
+        """``before_release`` is called with whether the partitions are lost already."""
         self._settings = settings
         self._topics = topic_admin.topics_of(settings)
         self._consumer = consumer
         self._directory = directory / settings.topic_prefix
         self._new_decider = new_decider
+        self._before_release = before_release
         self._restorer = Restorer(settings)
         self._stores: dict[Place, PartitionState] = {}
         self._deciders: dict[Place, Decider] = {}
@@ -57,13 +61,12 @@ class OwnedPartitions:
         """Whether some partition waits for its state."""
         return bool(self._paused)
 
-    def decider(self, topic: str, partition: int) -> Decider:
+    def decider(self, place: Place) -> Decider:
         """Who decides the commands of a partition."""
-        return self._deciders[topic, partition]
+        return self._deciders[place]
 
-    def is_ready(self, topic: str, partition: int) -> bool:
+    def is_ready(self, place: Place) -> bool:
         """Whether commands of a partition may be decided: it is owned, and its state is known."""
-        place = topic, partition
         return place in self._deciders and place not in self._paused
 
     def on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -78,11 +81,13 @@ class OwnedPartitions:
         logger.info("assigned %s", _names(places))
 
     def on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Partitions that go to another processor; all that was decided on them is committed."""
+        """Partitions that go to another processor, once all that was decided is committed."""
+        self._before_release(False)
         self._release([(p.topic, p.partition) for p in partitions], "revoked")
 
     def on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Partitions that another one has already; nothing is under way that could still be committed."""
+        """Partitions that another one has already; what was decided on them is not committed."""
+        self._before_release(True)
         self._release([(p.topic, p.partition) for p in partitions], "lost")
 
     def restore_step(self) -> None:
@@ -98,8 +103,13 @@ class OwnedPartitions:
             self._consumer.resume([TopicPartition(*place) for place in ready])
             logger.info("ready %s", _names(ready))
 
+    def seal(self) -> None:
+        """A transaction begins: what is decided from now on belongs to the next one."""
+        for decider in self._deciders.values():
+            decider.seal()
+
     def committed(self, ends: NextOffsets) -> None:
-        """A transaction stands: every decider keeps what it decided in it."""
+        """The sealed transaction stands: every decider keeps what it decided in it."""
         for (topic, partition), decider in self._deciders.items():
             aggregate = self._aggregate(topic)
             decider.committed(
@@ -114,6 +124,8 @@ class OwnedPartitions:
         Whether the transaction stands may be unknown, so the stores read on from their checkpoints.
         """
         places = list(self._stores)
+        if not places:
+            return
         for decider in self._deciders.values():
             decider.discard()
         starts = self._starts([TopicPartition(*place) for place in places])

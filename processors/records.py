@@ -1,7 +1,10 @@
-"""What a processor writes: records for topics, before they are produced."""
+"""What a processor reads and writes: records, freed of the client library.
 
-from typing import NamedTuple
+Half a dozen of these are made for every command, hence structs: they are made three times as fast
+as named tuples, and with ``gc=False`` the collector does not visit them (they can be in no cycle).
+"""
 
+import msgspec
 from confluent_kafka import Message
 
 from schemas import headers
@@ -10,7 +13,7 @@ Headers = list[tuple[str, str | bytes | None]]
 """As the client library takes them; those that come in are bytes, or None where one has no value."""
 
 
-class OutgoingRecord(NamedTuple):
+class OutgoingRecord(msgspec.Struct, frozen=True, gc=False):
     """One record of a transaction. ``partition`` is always explicit: it follows its aggregate's."""
 
     topic: str
@@ -20,7 +23,7 @@ class OutgoingRecord(NamedTuple):
     headers: Headers
 
 
-class IncomingRecord(NamedTuple):
+class IncomingRecord(msgspec.Struct, frozen=True, gc=False):
     """One consumed record, freed of the client library, so that deciding can be tested without it."""
 
     topic: str

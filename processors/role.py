@@ -1,5 +1,6 @@
 """The processor as a role of a deployment: signals in, exit code out."""
 
+import gc
 import logging
 import signal
 from types import FrameType
@@ -28,6 +29,7 @@ def run_processor(settings: Settings) -> int:
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     processor = CommandProcessor(settings)
+    _collect_rarely()
 
     def stop(_: int, __: FrameType | None) -> None:
         processor.stop()
@@ -48,3 +50,11 @@ def run_processor(settings: Settings) -> int:
         logger.error("%s", refusal)
         return EXIT_REFUSED
     return EXIT_OK
+
+
+def _collect_rarely() -> None:
+    """Nothing that a decision makes is in a cycle, so all of it goes with its last reference. To look
+    for cycles as often as Python does by default costs a tenth of the time.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)

@@ -3,18 +3,16 @@
 The client library knows three classes of failure, and so does this file:
 
 * retriable: the same call again, within the transaction's time;
-* the transaction is lost (``txn_requires_abort``): abort it, begin again from the committed
-offsets;
+* the transaction is lost (``txn_requires_abort``): abort it, begin again from the committed offsets;
 * everything else: the producer is lost. So it is after a commit or abort that failed or timed out,
-since
-  librdkafka has no KIP-890 part 2 yet: a delayed EndTxn could end a *later* transaction of this
-  producer.
-  A new producer under the same id fences the old one with all that is still under way.
+  since librdkafka has no KIP-890 part 2 yet: a delayed EndTxn could end a *later* transaction of
+  this producer. A new producer under the same id fences the old one with all that is under way.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -40,41 +38,17 @@ class TransactionFailed(RuntimeError):
 
 
 class TransactionalWriter:
-    """Writes batches under one transactional id."""
+    """Writes batches under one transactional id: ``begin``, ``commit``, and again."""
 
     def __init__(self, settings: Settings, transactional_id: str) -> None:
         """Fences any other holder of the id. Raises KafkaException when no coordinator answers."""
         self._config = kafka.transactional_producer(settings, transactional_id)
         self._producer = self._new_producer()
+        self._ends: NextOffsets = {}
 
-    def write(
-        self, records: Iterable[OutgoingRecord], offsets: list[TopicPartition], group: Any
-    ) -> NextOffsets:
-        """Commits records and consumer offsets, all or none; returns where the records ended.
-
-        ``group`` is the consumer's group metadata, by which the broker refuses a processor whose
-        partitions have gone to another. Raises TransactionFailed: then read the committed offsets
-        again.
-        """
-        try:
-            return self._write(records, offsets, group)
-        except KafkaException as error:
-            self._recover(error.args[0])
-            raise TransactionFailed(f"transaction failed: {error.args[0].str()}") from error
-        except BaseException:
-            self._replace_producer()
-            raise
-
-    def close(self) -> None:
-        """Leaves nothing open."""
-        self._producer.flush(CALL_TIMEOUT_S)
-
-    def _write(
-        self, records: Iterable[OutgoingRecord], offsets: list[TopicPartition], group: Any
-    ) -> NextOffsets:
-        producer = self._producer
-        producer.begin_transaction()
-        ends: NextOffsets = {}
+    def begin(self, records: Collection[OutgoingRecord]) -> None:
+        """Begins a transaction and sends its records on their way. Raises TransactionFailed."""
+        self._ends = ends = {}
 
         def on_delivery(error: KafkaError | None, message: Message) -> None:
             topic, partition, offset = message.topic(), message.partition(), message.offset()
@@ -83,34 +57,62 @@ class TransactionalWriter:
 
         # Only the last record of each partition reports back: a call into Python for each would cost
         # more than encoding them, and the library itself fails the transaction when any record is lost.
-        last: dict[tuple[str, int], OutgoingRecord] = {}
-        for record in records:
-            place = record[:2]
-            held = last.get(place)
-            last[place] = record
-            if held is not None:
-                self._produce(held, None)
-        for record in last.values():
-            self._produce(record, on_delivery)
-        # While the records are on their way, the offsets can go, too.
-        _retrying(lambda: producer.send_offsets_to_transaction(offsets, group, CALL_TIMEOUT_S))
-        if producer.flush(CALL_TIMEOUT_S):
-            raise KafkaException(
-                KafkaError(KafkaError._TIMED_OUT, "records were not delivered in time")
-            )
-        _retrying(lambda: producer.commit_transaction(CALL_TIMEOUT_S))
-        return ends
+        last = {(record.topic, record.partition): record for record in records}
+        reporting = set(map(id, last.values()))
+        with self._recovering():
+            self._producer.begin_transaction()
+            for record in records:
+                self._produce(record, on_delivery if id(record) in reporting else None)
+
+    def commit(self, offsets: list[TopicPartition], group: Any) -> NextOffsets:
+        """Commits what was begun and the consumer's offsets, all or none; returns where the records
+        ended. It mostly waits, so it may be left to another thread.
+
+        ``group`` is the consumer's group metadata, by which the broker refuses a processor whose
+        partitions have gone to another. Raises TransactionFailed: then read the committed offsets
+        again.
+        """
+        producer = self._producer
+        with self._recovering():
+            # While the records are on their way, the offsets can go, too.
+            _retrying(lambda: producer.send_offsets_to_transaction(offsets, group, CALL_TIMEOUT_S))
+            if producer.flush(CALL_TIMEOUT_S):
+                raise KafkaException(
+                    KafkaError(KafkaError._TIMED_OUT, "records were not delivered in time")
+                )
+            _retrying(lambda: producer.commit_transaction(CALL_TIMEOUT_S))
+        return self._ends
+
+    def close(self) -> None:
+        """Leaves nothing open."""
+        self._producer.flush(CALL_TIMEOUT_S)
+
+    @contextmanager
+    def _recovering(self) -> Iterator[None]:
+        """After a failure the producer is fit for the next transaction. Raises TransactionFailed."""
+        try:
+            yield
+        except KafkaException as error:
+            self._recover(error.args[0])
+            raise TransactionFailed(f"transaction failed: {error.args[0].str()}") from error
+        except BaseException:
+            self._replace_producer()
+            raise
 
     def _produce(
         self,
         record: OutgoingRecord,
         on_delivery: Callable[[KafkaError | None, Message], None] | None,
     ) -> None:
-        topic, partition, key, value, headers = record
         while True:
             try:
                 self._producer.produce(
-                    topic, value, key, partition, on_delivery=on_delivery, headers=headers
+                    record.topic,
+                    record.value,
+                    record.key,
+                    record.partition,
+                    on_delivery=on_delivery,
+                    headers=record.headers,
                 )
                 return
             except BufferError:  # the library's queue is full: let it send

@@ -85,11 +85,12 @@ class Settings(BaseSettings):
         description="Most commands in one transaction.",
     )
     batch_ms: int = Field(
-        2,
+        0,
         alias="ORDERFLOW_BATCH_MS",
         ge=0,
         le=10_000,
-        description="Longest wait for a batch to fill, milliseconds.",
+        description="Longest wait for a batch to fill, milliseconds. 0: a batch is what came while the "
+        "one before it was committed.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", alias="ORDERFLOW_LOG_LEVEL", description="What the roles log on standard error."

@@ -6,7 +6,7 @@ record.
 """
 
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -21,7 +21,7 @@ ABSENT: Final = msgspec.Raw(b"")
 """Raw JSON that is not there; falsy, and left out of the record."""
 
 
-class CommandRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class CommandRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """Value on ``<prefix>.<aggregate>.commands``; ``data`` is validated by the command's own model.
 
     ``expected_version``: the command is refused unless the aggregate stands at this version (0:
@@ -36,7 +36,7 @@ class CommandRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     expected_version: int | None = None
 
 
-class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """Value on ``<prefix>.<aggregate>.events`` (with ``state``) and ``….history`` (without).
 
     ``version`` counts the aggregate's events from 1 without gap. ``state`` is the whole state
@@ -61,7 +61,7 @@ class OutcomeStatus(StrEnum):
     REJECTED = "rejected"
 
 
-class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """Value on ``<prefix>.<aggregate>.outcomes`` and ``<prefix>.replies``: the answer to one
     command.
 
@@ -90,15 +90,13 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 T = TypeVar("T")
 
-_encoder = msgspec.json.Encoder()
 _command_decoder = msgspec.json.Decoder(CommandRecord)
 _event_decoder = msgspec.json.Decoder(EventRecord)
 _outcome_decoder = msgspec.json.Decoder(Outcome)
 
 
-def encode(value: Any) -> bytes:
-    """JSON of a record, an event, a state or plain data; compact, UTF-8, keys in the order of declaration."""
-    return _encoder.encode(value)
+encode: Final = msgspec.json.Encoder().encode
+"""JSON of a record, an event, a state or plain data; compact, UTF-8, keys in the order of declaration."""
 
 
 def decode(decoder: msgspec.json.Decoder[T], value: bytes) -> T:

@@ -45,7 +45,7 @@ class Code(StrEnum):
     REFUND_EXCEEDS_CAPTURE = "refund_exceeds_capture"
 
 
-class Rejection(msgspec.Struct, frozen=True):
+class Rejection(msgspec.Struct, frozen=True, gc=False):
     """Why a command was refused: a stable code, a sentence for a person, and the offending field if
     one is.
     """

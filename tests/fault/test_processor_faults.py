@@ -4,7 +4,9 @@ Each test ends the same way: heal, drain, check all invariants of the log.
 """
 
 import random
+import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,12 +45,12 @@ def settings(env: dict[str, str]) -> Settings:
     return Settings.model_validate(env)
 
 
-def workload() -> Iterator[OutgoingCommand]:
+def workload(orders: int = ORDERS) -> Iterator[OutgoingCommand]:
     """Stock, and orders that reserve it and commit or release; many more than there is stock for."""
     chance = random.Random(7)
     for number in range(SKUS):
         yield command(f"S{number}", "RegisterItem", description="item", opening_stock=300)
-    for order in range(ORDERS):
+    for order in range(orders):
         # Most of the traffic is on one SKU.
         sku = f"S{0 if chance.random() < 0.8 else chance.randrange(SKUS)}"
         yield command(
@@ -113,16 +115,59 @@ def test_two_processors_share_the_work_and_one_killed_is_taken_over(
         CommandClient(settings) as client,
         RoleProcess("processors", env, tmp_path / "one.log") as one,
     ):
-        eventually(lambda: "ready" in one.text())
+        wait_until_ready(one)
         send_all(client, commands[:third])
         with RoleProcess("processors", env, tmp_path / "two.log") as two:
-            eventually(lambda: "ready" in two.text())
+            wait_until_ready(two)
             send_all(client, commands[third : 2 * third])
             time.sleep(0.3)
             two.kill()
         send_all(client, commands[2 * third :])
         drained(settings, commands)
         assert "revoked" in one.text()
+
+
+def test_processors_come_and_go_in_mid_stream_and_every_command_is_decided_once(
+    settings: Settings, env: dict[str, str], tmp_path: Path
+) -> None:
+    """A partition changes hands while its commands are decided and the ones before are committed."""
+    sent: list[OutgoingCommand] = []
+    enough = threading.Event()
+    with (
+        CommandClient(settings) as client,
+        RoleProcess("processors", env, tmp_path / "stays.log") as stays,
+    ):
+        wait_until_ready(stays)
+        feeding = threading.Thread(target=trickle, args=(client, sent, enough))
+        feeding.start()
+        try:
+            for visit in range(3):
+                with RoleProcess("processors", env, tmp_path / f"visit{visit}.log") as visitor:
+                    wait_until_ready(visitor)
+                    time.sleep(1)
+                    assert visitor.stop() == 0
+        finally:
+            enough.set()
+            feeding.join()
+        drained(settings, sent)
+        assert "revoked" in stays.text()
+
+
+def wait_until_ready(process: RoleProcess) -> None:
+    """Until it has partitions and their state."""
+    eventually(lambda: "ready" in process.text())
+
+
+def trickle(client: CommandClient, sent: list[OutgoingCommand], enough: threading.Event) -> None:
+    """Sends a thousand commands a second, until it is enough."""
+    for each in workload(orders=1_000_000):
+        if enough.is_set():
+            break
+        client.send(each)
+        sent.append(each)
+        if len(sent) % 20 == 0:
+            time.sleep(0.02)
+    client.flush()
 
 
 def test_a_processor_suspended_past_its_session_is_fenced_and_writes_nothing_twice(
@@ -133,7 +178,7 @@ def test_a_processor_suspended_past_its_session_is_fenced_and_writes_nothing_twi
         CommandClient(settings) as client,
         RoleProcess("processors", env, tmp_path / "zombie.log") as zombie,
     ):
-        eventually(lambda: "ready" in zombie.text())
+        wait_until_ready(zombie)
         send_all(client, commands[: len(commands) // 2])
         zombie.suspend()
         with RoleProcess("processors", env, tmp_path / "heir.log") as heir:
@@ -145,6 +190,27 @@ def test_a_processor_suspended_past_its_session_is_fenced_and_writes_nothing_twi
             for each in more:
                 assert client.execute(each).accepted
             check_log(settings)
+
+
+def test_a_processor_whose_transactions_are_fenced_again_and_again_decides_every_command_once(
+    settings: Settings, env: dict[str, str], tmp_path: Path
+) -> None:
+    """Each time the next batch is decided already, on what will never be committed."""
+    commands = list(workload())
+    with (
+        CommandClient(settings) as client,
+        RoleProcess("processors", env, tmp_path / "processor.log") as process,
+    ):
+        wait_until_ready(process)
+        transactional_id = re.findall(r"processor started as (\S+)", process.text())[0]
+        config = kafka.transactional_producer(
+            settings, f"{settings.topic_prefix}.{transactional_id}"
+        )
+        for round_ in range(5):
+            send_all(client, commands[round_::5])
+            Producer(config).init_transactions(30)
+        drained(settings, commands)
+        assert process.text().count("deciding") >= 2
 
 
 def test_the_broker_killed_and_restarted_loses_nothing_and_doubles_nothing(
@@ -159,7 +225,7 @@ def test_the_broker_killed_and_restarted_loses_nothing_and_doubles_nothing(
         CommandClient(settings) as client,
         RoleProcess("processors", env, tmp_path / "processor.log") as process,
     ):
-        eventually(lambda: "ready" in process.text())
+        wait_until_ready(process)
         send_all(client, commands[: len(commands) // 2])
         own_kafka.kill()
         for each in commands[len(commands) // 2 :]:
@@ -244,15 +310,20 @@ def test_a_writer_that_was_fenced_fails_and_then_works_again_with_a_new_producer
     eventually(lambda: (consumer.consume(1, 0.1), consumer.assignment())[1])
     group = consumer.consumer_group_metadata()
     offsets = [TopicPartition(topics_of(settings).dead_letters, 0, 0)]
+
+    def write(writer: TransactionalWriter, one: OutgoingRecord) -> None:
+        writer.begin([one])
+        writer.commit(offsets, group)
+
     first = TransactionalWriter(settings, f"{settings.topic_prefix}.same")
     second = TransactionalWriter(settings, f"{settings.topic_prefix}.same")
-    second.write([record(settings, b"second")], offsets, group)
+    write(second, record(settings, b"second"))
     with pytest.raises(TransactionFailed):
-        first.write([record(settings, b"fenced")], offsets, group)
-    first.write([record(settings, b"first again")], offsets, group)
+        write(first, record(settings, b"fenced"))
+    write(first, record(settings, b"first again"))
     consumer.close()
     with pytest.raises(TransactionFailed):  # the group has moved on: its old generation is refused
-        first.write([record(settings, b"stale generation")], offsets, group)
+        write(first, record(settings, b"stale generation"))
     values = [r.value for r in read_topic(settings, topics_of(settings).dead_letters)]
     assert values == [b"second", b"first again"]
 

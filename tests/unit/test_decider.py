@@ -72,9 +72,38 @@ def test_what_a_failed_transaction_decided_is_forgotten(store: PartitionState) -
     assert store.states.get(b"ada") is None
 
 
+def test_what_is_being_committed_counts_for_what_is_decided_meanwhile(
+    store: PartitionState,
+) -> None:
+    one = decider(store)
+    one.decide(incoming("ada", register("c1")))
+    one.seal()
+    assert outcome_in(one.decide(incoming("ada", register("c2")))).version == 1
+    assert one.decide(incoming("ada", register("c1"))) == []  # the same command again: nobody waits
+    one.committed(5, 9)
+    assert store.inbox.get(b"ada/c1") is not None
+    assert store.inbox.get(b"ada/c2") is None
+    one.seal()
+    one.committed(None, 11)
+    assert store.inbox.get(b"ada/c2") is not None
+
+
+def test_when_a_commit_fails_what_was_decided_on_top_of_it_is_forgotten_too(
+    store: PartitionState,
+) -> None:
+    one = decider(store)
+    one.decide(incoming("ada", register("c1")))
+    one.seal()
+    one.decide(incoming("ada", register("c2")))
+    one.discard()
+    again = outcome_in(one.decide(incoming("ada", register("c2"))))
+    assert (again.accepted, again.version) == (True, 1)
+
+
 def test_what_was_committed_is_known_to_the_next_process(store: PartitionState) -> None:
     one = decider(store)
     first = one.decide(incoming("ada", register("c1"), (headers.REPLY_PARTITION, b"3")))
+    one.seal()
     one.committed(5, 9)
     assert (store.states.next_offset, store.inbox.next_offset) == (5, 9)
     again = decider(store).decide(incoming("ada", register("c1"), (headers.REPLY_PARTITION, b"4")))
