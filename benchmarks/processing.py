@@ -1,38 +1,58 @@
 """Commands a second of one processor, next to the bare loop's."""
 
-import threading
+import os
+import subprocess
+import sys
 import time
 
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+
 from benchmarks import bare_loop
-from processors.command_processor import CommandProcessor
+from processors.command_processor import group_id
+from runtime import kafka
 from runtime.settings import Settings
+from runtime.topic_admin import topics_of
 
-BATCH = 1_000
-
-
-def processor_rate(settings: Settings, count: int) -> float:
-    """Lets one processor decide everything on the topics; returns commands a second."""
-    processor = CommandProcessor(settings)
-    rates: list[float] = []
-
-    def watch() -> None:
-        while processor.decided == 0:
-            time.sleep(0.002)
-        started, first = time.perf_counter(), processor.decided
-        while processor.decided < count:
-            time.sleep(0.002)
-        rates.append((processor.decided - first) / (time.perf_counter() - started))
-        processor.stop()
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    processor.run()
-    watcher.join()
-    return rates[0]
+POLL_S = 0.02
 
 
-def pair(settings: Settings, count: int) -> dict[str, float]:
-    """The bare loop and the processor on the same commands."""
-    bare = bare_loop.run(settings, count, BATCH)
-    ours = processor_rate(settings, count)
+def processor_rate(settings: Settings, environment: dict[str, str], count: int) -> float:
+    """Lets a processor of its own process decide what stands on the topics; returns commands a second.
+
+    The clock runs from its first committed offsets to its last, so that starting it does not count.
+    """
+    admin = AdminClient(kafka.admin(settings))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "processors"], env={**os.environ, **environment}
+    )
+    try:
+        started, first = 0.0, 0
+        while True:
+            committed = _committed(admin, settings)
+            now = time.perf_counter()
+            if committed and not started:
+                started, first = now, committed
+            if committed >= count:
+                return (committed - first) / (now - started)
+            time.sleep(POLL_S)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _committed(admin: AdminClient, settings: Settings) -> int:
+    """Sum of the group's offsets, which are what it has decided: the topics began at 0."""
+    topic = topics_of(settings).commands("order")
+    places = [TopicPartition(topic, partition) for partition in range(settings.partitions)]
+    group = group_id(settings)
+    request = [ConsumerGroupTopicPartitions(group, places)]
+    found = admin.list_consumer_group_offsets(request)[group].result().topic_partitions
+    return sum(max(0, at.offset) for at in found)
+
+
+def pair(settings: Settings, environment: dict[str, str], count: int) -> dict[str, float]:
+    """The bare loop and the processor on the same commands, with as many in a transaction."""
+    bare = bare_loop.run(settings, count, settings.batch_size)
+    ours = processor_rate(settings, environment, count)
     return {"bare loop, commands/s": bare, "processor, commands/s": ours, "ratio": ours / bare}
