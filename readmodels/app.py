@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
 import faust
+from faust.auth import SASLCredentials, SSLCredentials
 from faust.serializers import codecs
 from faust.types import TP
+from faust.types.auth import CredentialsT
 from yarl import URL
 
 from readmodels.broker import addresses, aiokafka_options
@@ -91,9 +93,11 @@ def build_app(settings: Settings, views: Iterable[View], feed: Feed) -> faust.Ap
     datadir = settings.home.absolute() / "projector"
     datadir.mkdir(parents=True, exist_ok=True)
     urls = [URL(f"kafka://{address}") for address in addresses(settings)]
+    connection = aiokafka_options(settings)
     app = faust.App(
         f"{settings.topic_prefix}.projector",
         broker=urls,
+        broker_credentials=_credentials(connection),
         loop=asyncio.get_running_loop(),
         datadir=str(datadir),
         web_enabled=False,
@@ -108,7 +112,7 @@ def build_app(settings: Settings, views: Iterable[View], feed: Feed) -> faust.Ap
         broker_client_id=f"{settings.topic_prefix}-projector",
         worker_redirect_stdouts=False,
     )
-    transport = BatchTransport(urls, app, connection=aiokafka_options(settings), positions=feed)
+    transport = BatchTransport(urls, app, connection=connection, positions=feed)
     app.transport = transport
     for topic in by_topic(topics_of(settings), list(views)):
         _add_agent(app, topic, feed)
@@ -118,6 +122,19 @@ def build_app(settings: Settings, views: Iterable[View], feed: Feed) -> faust.Ap
 def consumer_of(app: faust.App) -> BatchConsumer:
     """The application's consumer."""
     return cast(BatchConsumer, app.consumer)
+
+
+def _credentials(connection: Mapping[str, Any]) -> CredentialsT | None:
+    """The same connection in Faust's words, for the producer that it starts whether it is used or not."""
+    tls = connection.get("ssl_context")
+    if "sasl_mechanism" in connection:
+        return SASLCredentials(
+            mechanism=connection["sasl_mechanism"],
+            username=connection["sasl_plain_username"],
+            password=connection["sasl_plain_password"],
+            ssl_context=tls,
+        )
+    return None if tls is None else SSLCredentials(tls)
 
 
 def _add_agent(app: faust.App, topic: str, feed: Feed) -> None:
