@@ -12,7 +12,7 @@ from typing import Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from processors.decider import Decider
-from processors.restore import Restorer, topic_ids
+from processors.restore import Restorer
 from processors.state_store import PartitionState
 from processors.transaction import NextOffsets
 from runtime import kafka, topic_admin
@@ -153,7 +153,7 @@ class OwnedPartitions:
             for aggregate in sorted(aggregates)
             for name in (self._topics.events, self._topics.outcomes)
         ]
-        ids = topic_ids(self._settings, names)
+        ids = topic_admin.topic_ids(self._settings, names)
         for topic, partition in places:
             aggregate = self._aggregate(topic)
             store = PartitionState(

@@ -17,7 +17,6 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
-    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -39,25 +38,6 @@ TopicAndPartition = tuple[str, int]
 
 class RestoreStalled(RuntimeError):
     """State could not be read up to the high watermark, and nothing moved for a minute."""
-
-
-class TopicsMissing(RuntimeError):
-    """A topic is not there. Create the topics with `orderflow topics apply`."""
-
-
-def topic_ids(settings: Settings, topics: list[str]) -> dict[str, str]:
-    """The broker's id of each topic: a topic deleted and made anew has another. Raises TopicsMissing."""
-    client = AdminClient(kafka.admin(settings))  # its futures fail when it is collected before them
-    futures = client.describe_topics(TopicCollection(topics))
-    ids = {}
-    for topic, future in futures.items():
-        try:
-            ids[topic] = str(future.result().topic_id)
-        except KafkaException as error:
-            raise TopicsMissing(
-                f"{topic}: {error.args[0].str()}. {TopicsMissing.__doc__}"
-            ) from error
-    return ids
 
 
 class Restorer:

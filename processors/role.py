@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException
 
 from processors.command_processor import CommandProcessor
 from processors.partitions import OffsetsLost
-from processors.restore import RestoreStalled, TopicsMissing
+from processors.restore import RestoreStalled
 from processors.slot import NoFreeSlot
 from runtime.kafka import KafkaNotConfigured
 from runtime.settings import Settings
@@ -44,7 +44,6 @@ def run_processor(settings: Settings) -> int:
         NoFreeSlot,
         OffsetsLost,
         RestoreStalled,
-        TopicsMissing,
         TopicsUnfit,
     ) as refusal:
         logger.error("%s", refusal)

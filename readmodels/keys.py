@@ -82,7 +82,7 @@ class Keys:
 
     @property
     def positions(self) -> str:
-        """Hash: ``<topic>:<partition>`` → the next offset to read."""
+        """Hash: ``<topic>:<partition>`` → the next offset to read; ``<topic>`` → the id of that topic."""
         return f"{self.stem}positions"
 
     def base(self, bucket: int) -> str:
@@ -132,7 +132,10 @@ def document_keys(prefix: str = "<prefix>") -> str:
         key = f"{prefix}:{kind.view}:g<n>:{{{kind.view}-<b>}}:{kind.name}{tail}"
         lines.append(f"| `{key}` | {kind.type} | {kind.owner} | {kind.holds} |")
     lines += [
-        f"| `{prefix}:<view>:g<n>:positions` | hash | | `<topic>:<partition>` → next offset to read. |",
+        (
+            f"| `{prefix}:<view>:g<n>:positions` | hash | | `<topic>:<partition>` → next offset to read;"
+            " `<topic>` → the id of that topic. |"
+        ),
         f"| `{views_key(prefix)}` | hash | | View → the generation that is live. |",
         f"| `{rebuild_lock_key(prefix)}` | string | | Token of the rebuild that runs; expires. |",
     ]

@@ -18,16 +18,17 @@ from runtime.redis import Command
 
 TopicPart = tuple[str, int]
 NOWHERE: Final = -1
+_SEPARATOR: Final = ":"  # which no topic's name may contain; a field without it is a topic's id
 
 
 def field(part: TopicPart) -> str:
     """The name of a partition in the hash of positions."""
-    return f"{part[0]}:{part[1]}"
+    return f"{part[0]}{_SEPARATOR}{part[1]}"
 
 
 def part(name: str) -> TopicPart:
     """The partition that a field names."""
-    topic, _, number = name.rpartition(":")
+    topic, _, number = name.rpartition(_SEPARATOR)
     return topic, int(number)
 
 
@@ -43,12 +44,27 @@ def live(prefix: str, views: Sequence[View]) -> Steps[dict[str, int]]:
 def read(keys: Sequence[Keys]) -> Steps[list[dict[TopicPart, int]]]:
     """All positions of each of these generations."""
     replies = yield [("HGETALL", k.positions) for k in keys]
-    return [{part(name): int(at) for name, at in pairs(reply).items()} for reply in replies]
+    return [
+        {part(name): int(at) for name, at in pairs(reply).items() if _SEPARATOR in name}
+        for reply in replies
+    ]
 
 
 def begin(keys: Keys, starts: Mapping[TopicPart, int]) -> Steps[None]:
     """Set the positions that are missing. From then on a missing one means that Redis was emptied."""
     yield [("HSETNX", keys.positions, field(at), offset) for at, offset in starts.items()]
+
+
+def claim(keys: Keys, topic_ids: Mapping[str, str]) -> Steps[dict[str, str]]:
+    """Say whose offsets these positions are, unless it was said before; returns what was said first.
+
+    A topic that was deleted and made anew has another id, and offsets that mean other records.
+    """
+    replies = yield [
+        *(("HSETNX", keys.positions, topic, id_) for topic, id_ in topic_ids.items()),
+        ("HMGET", keys.positions, *topic_ids),
+    ]
+    return dict(zip(topic_ids, replies[-1], strict=True))
 
 
 def advance_command(keys: Keys, at: TopicPart, start: int, after: int) -> Command:

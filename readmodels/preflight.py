@@ -24,16 +24,23 @@ class Refused(RuntimeError):
 
 
 def check(settings: Settings, views: Sequence[View]) -> None:
-    """The topics are as they should be, and each position lies within its partition.
+    """The topics are as they should be and those that the views were made from, and each position lies
+    within its partition.
 
     Raises Refused, topic_admin.TopicsUnfit, KafkaException or RedisError.
     """
     topic_admin.require(settings)
+    topics = topic_admin.topics_of(settings)
+    ids = topic_admin.topic_ids(settings, list(by_topic(topics, views)))
     line = Line(redis_url(settings))
     try:
         live = drive(line, positions.live(settings.topic_prefix, views))
         keys = [Keys(settings.topic_prefix, view.name, live[view.name]) for view in views]
         stored = drive(line, positions.read(keys))
+        for view, own in zip(views, keys, strict=True):
+            topic = topics.events(view.aggregate)
+            claimed = drive(line, positions.claim(own, {topic: ids[topic]}))
+            _check_topic(view, topic, claimed[topic], ids[topic])
     finally:
         line.close()
     ends = watermarks(settings, views)
@@ -59,6 +66,14 @@ def watermarks(settings: Settings, views: Sequence[View]) -> dict[TopicPart, tup
         return found
     finally:
         consumer.close()
+
+
+def _check_topic(view: View, topic: str, claimed: str, actual: str) -> None:
+    if claimed != actual:
+        raise Refused(
+            f"the view {view.name} was made from another {topic} than there is now: the topic was deleted"
+            f" and made anew, or this Redis belongs to another cluster. {_WAY_OUT}"
+        )
 
 
 def _check_position(

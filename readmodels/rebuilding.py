@@ -24,7 +24,7 @@ from readmodels.steps import drive
 from readmodels.views import View, named
 from runtime.redis import Line, redis_url
 from runtime.settings import Settings
-from runtime.topic_admin import require
+from runtime.topic_admin import require, topic_ids, topics_of
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ class _Rebuild:
         marks = watermarks(self._settings, self._views)
         with Filling(self._settings, new, self._line, self._on_progress) as filling:
             filling.begin({part: low for part, (low, _) in marks.items()})
+            self._claim_topics(new)
             filling.read_to({part: high for part, (_, high) in marks.items()})
             comparisons = self._compare(old, new, filling)
             counts = {view.name: self._count(keys) for view, keys in new.items()}
@@ -147,6 +148,12 @@ class _Rebuild:
                 generations.remove(self._line, Keys(self._prefix, view.name, generation))
             new[view] = Keys(self._prefix, view.name, max(found | {live[view.name]}) + 1)
         return new
+
+    def _claim_topics(self, new: Mapping[View, Keys]) -> None:
+        topics = {view: topics_of(self._settings).events(view.aggregate) for view in new}
+        ids = topic_ids(self._settings, list(topics.values()))
+        for view, topic in topics.items():
+            drive(self._line, positions.claim(new[view], {topic: ids[topic]}))
 
     def _compare(
         self, old: Mapping[str, int], new: Mapping[View, Keys], filling: Filling

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -44,6 +44,10 @@ class TopicDifference:
 
 class TopicsUnfit(RuntimeError):
     """The topics are not as the settings say; the message names each one and the way out."""
+
+
+class TopicsMissing(TopicsUnfit):
+    """A topic is not there. Create the topics with `orderflow topics apply`."""
 
 
 def topics_of(settings: Settings) -> Topics:
@@ -93,6 +97,21 @@ def require(settings: Settings) -> None:
         raise TopicsUnfit(
             f"topics are missing: {names}. Create them with `orderflow topics apply`."
         )
+
+
+def topic_ids(settings: Settings, topics: Sequence[str]) -> dict[str, str]:
+    """The broker's id of each topic: a topic deleted and made anew has another. Raises TopicsMissing."""
+    client = AdminClient(kafka.admin(settings))  # its futures fail when it is collected before them
+    futures = client.describe_topics(TopicCollection(list(topics)))
+    ids = {}
+    for topic, future in futures.items():
+        try:
+            ids[topic] = str(future.result().topic_id)
+        except KafkaException as error:
+            raise TopicsMissing(
+                f"{topic}: {error.args[0].str()}. {TopicsMissing.__doc__}"
+            ) from error
+    return ids
 
 
 def _refuse_other_partition_counts(differences: Sequence[TopicDifference]) -> None:
