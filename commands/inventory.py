@@ -9,10 +9,11 @@ closed. It is not remembered after that, so the same reservation id may be opene
 
 from typing import Annotated, Final, assert_never
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from commands.aggregate import Aggregate, Command, Decision, Loaded
+from commands.text import Text
 from schemas.ids import Id
 from schemas.inventory import (
     EVENTS,
@@ -28,8 +29,6 @@ from schemas.inventory import (
 )
 from schemas.money import MAX_AMOUNT, MAX_QUANTITY, Quantity
 from schemas.rejections import Code, Rejection
-
-Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 QuantityOrNone = Annotated[int, Field(ge=0, le=MAX_QUANTITY)]
 """A number of pieces that may be zero."""
@@ -52,7 +51,7 @@ Delta = Annotated[
 class RegisterItem(Command):
     """Make the SKU known; the SKU is the record key."""
 
-    description: Text = Field(description="What it is, 1 to 200 characters.")
+    description: Text = Field(description="What it is.")
     low_stock_threshold: QuantityOrNone = Field(
         default=10, description="The stock is low when this many pieces or fewer are available."
     )
@@ -72,7 +71,7 @@ class AdjustStock(Command):
     """A count or a write-off found more or fewer pieces than the books say."""
 
     delta: Delta = Field(description="Pieces more, or fewer where it is negative; not 0.")
-    reason: Text = Field(description="Why, in words for people, 1 to 200 characters.")
+    reason: Text = Field(description="Why, in words for people.")
 
 
 class ReserveStock(Command):

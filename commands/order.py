@@ -6,11 +6,12 @@ times unit price and at most ``MAX_AMOUNT``.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Final, assert_never
+from typing import Final, assert_never
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
 from commands.aggregate import Aggregate, Command, Decision, Loaded
+from commands.text import Text
 from schemas.ids import Id
 from schemas.money import MAX_AMOUNT, Currency, Quantity, UnitPrice
 from schemas.order import (
@@ -37,8 +38,6 @@ MOVES: Final[Mapping[OrderStatus, tuple[OrderStatus, ...]]] = {
     OrderStatus.CANCELLED: (),
 }
 """From each status, where an order can go. Every move stands here and nowhere else."""
-
-Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 class Line(BaseModel):
@@ -68,7 +67,7 @@ class ConfirmOrder(Command):
 class CancelOrder(Command):
     """The order will not be fulfilled."""
 
-    reason: Text = Field(description="Why, in words for people, 1 to 200 characters.")
+    reason: Text = Field(description="Why, in words for people.")
 
 
 class ShipOrder(Command):

@@ -6,11 +6,12 @@ payment is captured at most once.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Final, assert_never
+from typing import Final, assert_never
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from commands.aggregate import Aggregate, Command, Decision, Loaded
+from commands.text import Text
 from schemas.ids import Id
 from schemas.money import Amount, Currency
 from schemas.payment import (
@@ -34,8 +35,6 @@ MOVES: Final[Mapping[PaymentStatus, tuple[PaymentStatus, ...]]] = {
 }
 """From each status, where a payment can go. Every move stands here and nowhere else."""
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-
 
 class RequestPayment(Command):
     """Ask for the money of an order; the payment id is the record key."""
@@ -55,7 +54,7 @@ class CapturePayment(Command):
 class FailPayment(Command):
     """The gateway did not take the money, and will not."""
 
-    reason: Text = Field(description="Why, in words for people, 1 to 200 characters.")
+    reason: Text = Field(description="Why, in words for people.")
 
 
 class RefundPayment(Command):

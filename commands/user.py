@@ -9,6 +9,7 @@ from typing import Annotated, Final, assert_never
 from pydantic import Field, StringConstraints
 
 from commands.aggregate import Aggregate, Command, Decision, Loaded
+from commands.text import Text
 from schemas.rejections import Code, Rejection
 from schemas.user import (
     EVENTS,
@@ -19,8 +20,6 @@ from schemas.user import (
     UserStatus,
 )
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-
 Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$", max_length=254)]
 """Something, an @, something, no blanks: only a mail that arrives proves more. SMTP allows 254."""
 
@@ -28,14 +27,14 @@ Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$", max_lengt
 class RegisterUser(Command):
     """Make the user known; the user id is the record key."""
 
-    name: Text = Field(description="What the user is called, 1 to 200 characters.")
+    name: Text = Field(description="What the user is called.")
     email: Email | None = Field(default=None, description="Where the user can be written to.")
 
 
 class DeactivateUser(Command):
     """The user may no longer order; what was ordered stays."""
 
-    reason: Text = Field(description="Why, in words for people, 1 to 200 characters.")
+    reason: Text = Field(description="Why, in words for people.")
 
 
 UserCommand = RegisterUser | DeactivateUser

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from commands import AGGREGATES
 from commands.aggregate import Aggregate, Command
+from commands.text import NOT_BLANK
 from runtime.settings import Settings
 from schemas import headers
 from schemas.ids import ID_PATTERN
@@ -166,8 +167,9 @@ def _string(field: Schema) -> str:
     pattern = field.get("pattern")
     if pattern == ID_PATTERN:
         return "id"
-    length = f"string, {field.get('minLength', 0)} to {field.get('maxLength')} characters"
-    return length if pattern is None else f"string matching `{pattern}`"
+    if pattern == NOT_BLANK:
+        return f"string, {field['minLength']} to {field['maxLength']} characters, not only blanks"
+    return f"string matching `{pattern}`"
 
 
 def _default(value: object) -> str:

@@ -20,6 +20,7 @@ from commands.aggregate import Aggregate, Command, Decision, Event, Loaded
 from commands.inventory import INVENTORY
 from commands.order import ORDER
 from commands.payment import PAYMENT
+from commands.text import NOT_BLANK
 from schemas.ids import ID_PATTERN, MAX_ID_LENGTH
 from schemas.inventory import (
     ItemRegistered,
@@ -60,14 +61,16 @@ def values(schema: Json, defs: Json) -> st.SearchStrategy[Any]:
             return integers(schema)
         case {"type": "string", "pattern": str(pattern)} if pattern == ID_PATTERN:
             return ids
+        case {"type": "string", "pattern": str(pattern), "minLength": least, "maxLength": most} if (
+            pattern == NOT_BLANK
+        ):
+            short = st.text(characters, min_size=least, max_size=least + 5).filter(str.strip)
+            return short | st.sampled_from(["x" * least, "🙂" * most])
         case {"type": "string", "pattern": str(pattern)}:
             ascii_only = st.characters(max_codepoint=126, min_codepoint=33)
             return st.from_regex(pattern.removesuffix("$") + r"\Z", alphabet=ascii_only).filter(
                 lambda string: len(string) <= schema.get("maxLength", 1_000)
             )
-        case {"type": "string", "minLength": least, "maxLength": most}:
-            short = st.text(characters, min_size=least, max_size=least + 5)
-            return short | st.sampled_from(["x" * least, "🙂" * most])
         case _:
             raise NotImplementedError(f"no strategy for {schema}")
 

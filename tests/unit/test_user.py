@@ -65,3 +65,9 @@ def test_free_text_has_1_to_200_characters(text: str) -> None:
         RegisterUser(name=text)
     with pytest.raises(ValidationError, match="reason"):
         DeactivateUser(reason=text)
+
+
+@pytest.mark.parametrize("name", ["", " ", "\n\t", "x" * 201])
+def test_a_name_is_1_to_200_characters_and_not_only_blanks(name: str) -> None:
+    with pytest.raises(ValidationError):
+        RegisterUser(name=name)
