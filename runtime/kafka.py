@@ -1,7 +1,7 @@
 """Configurations of the librdkafka clients, each option with its why; nothing else builds a client.
 
-Every configuration starts from the connection (addresses, TLS, SASL) and ends with what the
-operator passes through in ``KAFKA_OPTION_*``.
+Every configuration starts from the connection (addresses, TLS, SASL) and what the operator passes
+through in ``KAFKA_OPTION_*``. What stands here comes on top of that: the guarantees hang on most of it.
 """
 
 import time
