@@ -3,9 +3,9 @@ partitions.
 
     consume -> decide -> events + history + outcomes + replies + offsets in one transaction -> store
 
-While one transaction is being committed, the commands of the next are read and decided: waiting for
-the broker and working take turns otherwise, and together they are slower by half. The next one
-stands on what the one under way has decided, so when that fails, both are forgotten and read again.
+While one transaction is being committed, the commands of the next are read and decided, so that the
+broker is not waited for with nothing to do. They are decided on what is being committed: when that
+fails, both are forgotten and read again.
 
 Runs as any number of processes in one consumer group. A partition is consumed only while its state
 is known up to the high watermark; it is paused while that is restored.
