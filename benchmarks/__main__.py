@@ -12,6 +12,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +27,7 @@ from runtime.settings import Settings
 COMMANDS = 200_000
 ROUNDS = 3
 LATENCY_S = 10.0
+WARM_UP_S = 15.0
 Rows = dict[str, list[dict[str, float]]]
 
 
@@ -69,27 +72,37 @@ def measure(environment: dict[str, str], count: int, rounds: int, console: Conso
 
 
 def _latency(environment: dict[str, str], number: int) -> dict[str, float]:
-    """Under a prefix of its own: the processor and the projector have nothing else to do."""
+    """Under a prefix of its own. First the processor alone, then with a projector beside it."""
     here = {**environment, "ORDERFLOW_TOPIC_PREFIX": f"bench-latency-{number}"}
     settings = Settings.model_validate(here)
     topic_admin.apply(settings)
-    roles = [
-        subprocess.Popen([sys.executable, "-m", module], env={**os.environ, **here})
-        for module in ("processors", "readmodels")
-    ]
+    result: dict[str, float] = {}
+
+    def outcomes(per_second: int, beside: str = "") -> None:
+        found = latency.send_to_outcome(settings, per_second, LATENCY_S)
+        result.update({f"outcome at {per_second}/s{beside}, {k}": v for k, v in found.items()})
+
+    with _role("processors", here):
+        latency.send_to_outcome(settings, 200, WARM_UP_S)
+        outcomes(200)
+        outcomes(2_000)
+        with _role("readmodels", here):
+            latency.send_to_visible(settings, 20)  # waits until it is at work
+            outcomes(200, " with a projector")
+            found = latency.send_to_visible(settings, 200)
+            result.update({f"visible, one by one, {k}": v for k, v in found.items()})
+    return result
+
+
+@contextmanager
+def _role(module: str, environment: dict[str, str]) -> Iterator[None]:
+    """A role as a process, stopped in the end."""
+    process = subprocess.Popen([sys.executable, "-m", module], env={**os.environ, **environment})
     try:
-        latency.send_to_visible(settings, 20)  # waits until both are at work
-        result: dict[str, float] = {}
-        for per_second in (200, 2_000):
-            found = latency.send_to_outcome(settings, per_second, LATENCY_S)
-            result |= {f"send-outcome at {per_second}/s, {k}": v for k, v in found.items()}
-        found = latency.send_to_visible(settings, 200)
-        return result | {f"send-visible, {k}": v for k, v in found.items()}
+        yield
     finally:
-        for role in roles:
-            role.terminate()
-        for role in roles:
-            role.wait(30)
+        process.terminate()
+        process.wait(30)
 
 
 def show(rows: Rows, console: Console) -> None:
