@@ -95,6 +95,11 @@ class TransactionalWriter:
         except KafkaException as error:
             self._recover(error.args[0])
             raise TransactionFailed(f"transaction failed: {error.args[0].str()}") from error
+        except SystemError as error:
+            # So the client says that it is fenced in the middle of a delivery report: it raises within
+            # ``flush``, and calls back all the same.
+            self._replace_producer()
+            raise TransactionFailed(f"transaction failed: {error.__cause__ or error}") from error
         except BaseException:
             self._replace_producer()
             raise
@@ -135,9 +140,16 @@ class TransactionalWriter:
         self._producer = self._new_producer()
 
     def _new_producer(self) -> Producer:
-        producer = Producer(self._config)
+        producer = Producer(self._config | {"error_cb": _tell})
         _retrying(lambda: producer.init_transactions(INIT_TIMEOUT_S), INIT_TIMEOUT_S)
         return producer
+
+
+def _tell(error: KafkaError) -> None:
+    """Without a callback the client raises a fatal error from within ``flush``, on top of what it is
+    doing; with one, the next call of the transaction fails with it, and that is handled.
+    """
+    logger.info("producer: %s", error.str())
 
 
 def _retrying(call: Callable[[], object], timeout_s: float = CALL_TIMEOUT_S) -> None:
