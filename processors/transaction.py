@@ -146,8 +146,8 @@ class TransactionalWriter:
 
 
 def _tell(error: KafkaError) -> None:
-    """Without a callback the client raises a fatal error from within ``flush``, on top of what it is
-    doing; with one, the next call of the transaction fails with it, and that is handled.
+    """What the client reports outside of a call. A fatal error also fails the transaction under way,
+    and that is handled there: see ``TransactionalWriter._recovering``.
     """
     logger.info("producer: %s", error.str())
 
