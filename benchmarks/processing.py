@@ -9,7 +9,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from benchmarks import bare_loop
-from processors.command_processor import group_id
+from processors.command_processor import WORK
 from runtime import kafka
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
@@ -45,7 +45,7 @@ def _committed(admin: AdminClient, settings: Settings) -> int:
     """Sum of the group's offsets, which are what it has decided: the topics began at 0."""
     topic = topics_of(settings).commands("order")
     places = [TopicPartition(topic, partition) for partition in range(settings.partitions)]
-    group = group_id(settings)
+    group = WORK.group_id(settings)
     request = [ConsumerGroupTopicPartitions(group, places)]
     found = admin.list_consumer_group_offsets(request)[group].result().topic_partitions
     return sum(max(0, at.offset) for at in found)

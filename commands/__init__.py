@@ -1,7 +1,7 @@
 """The write side's rules: one aggregate a file, and here the one table of them all.
 
 Pure: nothing here may import Kafka, Redis, Faust or the environment. A new aggregate is a file, a
-row in ``AGGREGATES`` and a name in ``schemas.topics.AGGREGATES``; the check below holds these
+row in ``AGGREGATES`` and a name in ``schemas.topics.DOMAIN``; the check below holds these
 together at import.
 """
 
@@ -25,10 +25,10 @@ class TableError(Exception):
 def check_table(aggregates: tuple[Aggregate, ...]) -> None:
     """Raises TableError unless these are the topics' aggregates, each command name used once."""
     names = tuple(aggregate.name for aggregate in aggregates)
-    if names != topics.AGGREGATES:
+    if names != topics.DOMAIN:
         raise TableError(
-            f"commands.AGGREGATES has {names}, but schemas.topics.AGGREGATES has "
-            f"{topics.AGGREGATES}: both must name the same aggregates in the same order"
+            f"commands.AGGREGATES has {names}, but schemas.topics.DOMAIN has "
+            f"{topics.DOMAIN}: both must name the same aggregates in the same order"
         )
     owners: dict[str, str] = {}
     for command_type, aggregate in _commands_of(aggregates):

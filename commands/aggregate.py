@@ -37,11 +37,13 @@ class Loaded(msgspec.Struct, frozen=True, gc=False):
     """State of an aggregate as the shell hands it to ``decide``: the root and the parts the command
     names.
 
-    ``root`` is None when the aggregate does not exist; a part is None when it does not exist.
+    ``root`` is None when the aggregate does not exist; a part is None when it does not exist. ``id`` is
+    the aggregate's; only ``decide`` is told.
     """
 
     root: Any = None
     parts: Mapping[str, Any] = {}
+    id: str = ""
 
 
 def no_parts(_: Any) -> tuple[str, ...]:

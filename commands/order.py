@@ -58,6 +58,10 @@ class CreateOrder(Command):
     lines: tuple[Line, ...] = Field(
         min_length=1, max_length=MAX_LINES, description="What is ordered, 1 to 1,000 lines."
     )
+    confirm: bool = Field(
+        default=False,
+        description="Stock and payment are certain already: the order is confirmed at once.",
+    )
 
 
 class ConfirmOrder(Command):
@@ -112,7 +116,8 @@ def _create(order: OrderState | None, command: CreateOrder) -> Decision:
         message = f"the lines add up to {total} {command.currency} minor units, above {MAX_AMOUNT}"
         return Rejection(Code.ORDER_TOTAL_TOO_LARGE, message, "lines")
     lines = tuple(OrderLine(line.sku, line.quantity, line.unit_price) for line in command.lines)
-    return (OrderCreated(command.user_id, command.currency, lines, total),)
+    created = OrderCreated(command.user_id, command.currency, lines, total)
+    return (created, OrderConfirmed()) if command.confirm else (created,)
 
 
 def _move(order: OrderState | None, event: OrderEvent) -> Decision:

@@ -1,5 +1,8 @@
 """A payment: requested, then captured or failed, then refunded at once or bit by bit.
 
+A refund can be requested at any time. Whether the money had been taken by then is only known when
+the gateway has answered, so until then a payment whose refund is requested can still be captured.
+
 Imported through the table in commands/__init__.py. Laws, at every version:
 ``0 <= refunded <= captured <= requested``; the status moves along ``MOVES`` and no other way; a
 payment is captured at most once.
@@ -20,6 +23,7 @@ from schemas.payment import (
     PaymentEvent,
     PaymentFailed,
     PaymentRefunded,
+    PaymentRefundRequested,
     PaymentRequested,
     PaymentState,
     PaymentStatus,
@@ -27,9 +31,27 @@ from schemas.payment import (
 from schemas.rejections import Code, Rejection
 
 MOVES: Final[Mapping[PaymentStatus, tuple[PaymentStatus, ...]]] = {
-    PaymentStatus.REQUESTED: (PaymentStatus.CAPTURED, PaymentStatus.FAILED),
-    PaymentStatus.CAPTURED: (PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED),
-    PaymentStatus.PARTIALLY_REFUNDED: (PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED),
+    PaymentStatus.REQUESTED: (
+        PaymentStatus.CAPTURED,
+        PaymentStatus.FAILED,
+        PaymentStatus.REFUND_REQUESTED,
+    ),
+    PaymentStatus.CAPTURED: (
+        PaymentStatus.PARTIALLY_REFUNDED,
+        PaymentStatus.REFUNDED,
+        PaymentStatus.REFUND_REQUESTED,
+    ),
+    PaymentStatus.PARTIALLY_REFUNDED: (
+        PaymentStatus.PARTIALLY_REFUNDED,
+        PaymentStatus.REFUNDED,
+        PaymentStatus.REFUND_REQUESTED,
+    ),
+    # To itself: the capture that was under way, and a refund of a part.
+    PaymentStatus.REFUND_REQUESTED: (
+        PaymentStatus.REFUND_REQUESTED,
+        PaymentStatus.REFUNDED,
+        PaymentStatus.FAILED,
+    ),
     PaymentStatus.REFUNDED: (),
     PaymentStatus.FAILED: (),
 }
@@ -42,6 +64,10 @@ class RequestPayment(Command):
     order_id: Id = Field(description="The order to be paid.")
     amount: Amount = Field(description="How much, in minor units.")
     currency: Currency = Field(description="Currency of this payment for good, ISO 4217.")
+    token: Text | None = Field(
+        default=None,
+        description="The payment method's token at the gateway; without one no gateway is called.",
+    )
 
 
 class CapturePayment(Command):
@@ -52,7 +78,13 @@ class CapturePayment(Command):
 
 
 class FailPayment(Command):
-    """The gateway did not take the money, and will not."""
+    """The gateway did not take the money, and will not. Accepted with no event when it failed already."""
+
+    reason: Text = Field(description="Why, in words for people.")
+
+
+class RequestRefund(Command):
+    """Give back whatever was taken; if nothing was taken yet, see to it that nothing will be."""
 
     reason: Text = Field(description="Why, in words for people.")
 
@@ -66,7 +98,7 @@ class RefundPayment(Command):
     reason: Text | None = Field(default=None, description="Why, in words for people.")
 
 
-PaymentCommand = RequestPayment | CapturePayment | FailPayment | RefundPayment
+PaymentCommand = RequestPayment | CapturePayment | FailPayment | RequestRefund | RefundPayment
 
 
 def decide(loaded: Loaded, command: PaymentCommand) -> Decision:
@@ -80,8 +112,9 @@ def decide(loaded: Loaded, command: PaymentCommand) -> Decision:
         case CapturePayment():
             return _capture(payment, command)
         case FailPayment():
-            refusal = _refuse_move(payment, PaymentStatus.FAILED)
-            return refusal or (PaymentFailed(command.reason),)
+            return _fail(payment, command)
+        case RequestRefund():
+            return _request_refund(payment, command)
         case RefundPayment():
             return _refund(payment, command)
         case _:
@@ -94,13 +127,15 @@ def _request(payment: PaymentState | None, command: RequestPayment) -> Decision:
             Code.PAYMENT_ALREADY_EXISTS,
             f"a payment with this id exists already, and is {_words(payment.status)}",
         )
-    return (PaymentRequested(command.order_id, command.amount, command.currency),)
+    return (PaymentRequested(command.order_id, command.amount, command.currency, command.token),)
 
 
 def _capture(payment: PaymentState, command: CapturePayment) -> Decision:
-    refusal = _refuse_move(payment, PaymentStatus.CAPTURED)
+    refusal = _refuse_move(payment, _status_captured(payment))
     if refusal is not None:
         return refusal
+    if payment.captured > 0:
+        return _captured_already(payment)
     amount = payment.requested if command.amount is None else command.amount
     if amount > payment.requested:
         message = (
@@ -111,13 +146,47 @@ def _capture(payment: PaymentState, command: CapturePayment) -> Decision:
     return (PaymentCaptured(amount, command.reference),)
 
 
+def _fail(payment: PaymentState, command: FailPayment) -> Decision:
+    if payment.status is PaymentStatus.FAILED:
+        return ()  # a decline and a refund that finds nothing charged can both say so
+    refusal = _refuse_move(payment, PaymentStatus.FAILED)
+    if refusal is not None:
+        return refusal
+    if payment.captured > 0:
+        return _captured_already(payment)
+    return (PaymentFailed(command.reason),)
+
+
+def _captured_already(payment: PaymentState) -> Rejection:
+    """Of a payment whose refund is requested: that status alone does not say what was taken."""
+    message = f"{payment.captured} {payment.currency} minor units were captured already"
+    return Rejection(Code.INVALID_TRANSITION, message)
+
+
+def _request_refund(payment: PaymentState, command: RequestRefund) -> Decision:
+    match payment.status:
+        case PaymentStatus.FAILED | PaymentStatus.REFUNDED:
+            return ()  # nothing was taken, or all of it went back
+        case PaymentStatus.REFUND_REQUESTED:
+            return ()  # it is under way
+        case PaymentStatus.REQUESTED | PaymentStatus.CAPTURED | PaymentStatus.PARTIALLY_REFUNDED:
+            refusal = _refuse_move(payment, PaymentStatus.REFUND_REQUESTED)
+            return refusal or (PaymentRefundRequested(command.reason, payment.token),)
+        case _:
+            assert_never(payment.status)
+
+
 def _refund(payment: PaymentState, command: RefundPayment) -> Decision:
     left = payment.captured - payment.refunded
     amount = left if command.amount is None else command.amount
     # The move is judged first: of a payment that is not captured, the amount is not what is wrong.
-    refusal = _refuse_move(payment, _status_with(left - amount))
+    refusal = _refuse_move(payment, _status_refunded(payment, left - amount))
     if refusal is not None:
         return refusal
+    if payment.captured == 0:
+        return Rejection(
+            Code.INVALID_TRANSITION, "nothing was captured so far, so nothing can go back"
+        )
     if amount > left:
         message = (
             f"a refund of {amount} asked for, but only {left} of the {payment.captured} captured "
@@ -127,9 +196,18 @@ def _refund(payment: PaymentState, command: RefundPayment) -> Decision:
     return (PaymentRefunded(amount, command.reason),)
 
 
-def _status_with(left: int) -> PaymentStatus:
+def _status_captured(payment: PaymentState) -> PaymentStatus:
+    """Status after a capture: a refund that is requested stays so."""
+    refunding = payment.status is PaymentStatus.REFUND_REQUESTED
+    return PaymentStatus.REFUND_REQUESTED if refunding else PaymentStatus.CAPTURED
+
+
+def _status_refunded(payment: PaymentState, left: int) -> PaymentStatus:
     """Status after a refund that leaves this much to give back."""
-    return PaymentStatus.PARTIALLY_REFUNDED if left > 0 else PaymentStatus.REFUNDED
+    if left <= 0:
+        return PaymentStatus.REFUNDED
+    refunding = payment.status is PaymentStatus.REFUND_REQUESTED
+    return PaymentStatus.REFUND_REQUESTED if refunding else PaymentStatus.PARTIALLY_REFUNDED
 
 
 def _refuse_move(payment: PaymentState, to: PaymentStatus) -> Rejection | None:
@@ -149,15 +227,19 @@ def evolve(loaded: Loaded, event: PaymentEvent, at_ms: int) -> Loaded:
     """The payment after the event."""
     payment: PaymentState = loaded.root
     match event:
-        case PaymentRequested(order_id, amount, currency):
+        case PaymentRequested(order_id, amount, currency, token):
             status = PaymentStatus.REQUESTED
-            return Loaded(PaymentState(status, order_id, currency, amount, 0, 0, at_ms, at_ms))
+            return Loaded(
+                PaymentState(status, order_id, currency, amount, 0, 0, at_ms, at_ms, token)
+            )
         case PaymentCaptured(amount):
-            return Loaded(_changed(payment, PaymentStatus.CAPTURED, at_ms, captured=amount))
+            return Loaded(_changed(payment, _status_captured(payment), at_ms, captured=amount))
         case PaymentFailed():
             return Loaded(_changed(payment, PaymentStatus.FAILED, at_ms))
+        case PaymentRefundRequested():
+            return Loaded(_changed(payment, PaymentStatus.REFUND_REQUESTED, at_ms))
         case PaymentRefunded(amount):
-            status = _status_with(payment.captured - payment.refunded - amount)
+            status = _status_refunded(payment, payment.captured - payment.refunded - amount)
             return Loaded(_changed(payment, status, at_ms, refunded=amount))
         case _:
             assert_never(event)
@@ -181,12 +263,13 @@ def _changed(
         payment.refunded + refunded,
         payment.created_at_ms,
         at_ms,
+        payment.token,
     )
 
 
 PAYMENT: Final = Aggregate(
     name="payment",
-    commands=(RequestPayment, CapturePayment, FailPayment, RefundPayment),
+    commands=(RequestPayment, CapturePayment, FailPayment, RequestRefund, RefundPayment),
     events=EVENTS,
     root_type=PaymentState,
     decide=decide,

@@ -37,7 +37,11 @@ class DeactivateUser(Command):
     reason: Text = Field(description="Why, in words for people.")
 
 
-UserCommand = RegisterUser | DeactivateUser
+class ValidateUser(Command):
+    """Ask whether the user may order: accepted, with no event, when the user is active."""
+
+
+UserCommand = RegisterUser | DeactivateUser | ValidateUser
 
 
 def decide(loaded: Loaded, command: UserCommand) -> Decision:
@@ -48,6 +52,8 @@ def decide(loaded: Loaded, command: UserCommand) -> Decision:
             return _register(user, command)
         case DeactivateUser():
             return _deactivate(user, command)
+        case ValidateUser():
+            return _validate(user)
         case _:
             assert_never(command)
 
@@ -63,10 +69,22 @@ def _register(user: UserState | None, command: RegisterUser) -> Decision:
 
 def _deactivate(user: UserState | None, command: DeactivateUser) -> Decision:
     if user is None:
-        return Rejection(Code.USER_NOT_FOUND, "no user is registered with this id")
+        return _not_found()
     if user.status is UserStatus.DEACTIVATED:
         return Rejection(Code.USER_ALREADY_DEACTIVATED, "the user is deactivated already")
     return (UserDeactivated(command.reason),)
+
+
+def _validate(user: UserState | None) -> Decision:
+    if user is None:
+        return _not_found()
+    if user.status is UserStatus.DEACTIVATED:
+        return Rejection(Code.USER_DEACTIVATED, "the user is deactivated and may no longer order")
+    return ()  # the outcome is the answer
+
+
+def _not_found() -> Rejection:
+    return Rejection(Code.USER_NOT_FOUND, "no user is registered with this id")
 
 
 def evolve(loaded: Loaded, event: UserEvent, at_ms: int) -> Loaded:
@@ -87,7 +105,7 @@ def evolve(loaded: Loaded, event: UserEvent, at_ms: int) -> Loaded:
 
 USER: Final = Aggregate(
     name="user",
-    commands=(RegisterUser, DeactivateUser),
+    commands=(RegisterUser, DeactivateUser, ValidateUser),
     events=EVENTS,
     root_type=UserState,
     decide=decide,

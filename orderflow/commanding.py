@@ -2,9 +2,9 @@
 
 import uuid
 
-from commands import by_command
 from commands.aggregate import Command
 from runtime.client import OutgoingCommand
+from sagas import by_command
 
 
 def outgoing(

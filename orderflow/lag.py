@@ -10,13 +10,12 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicP
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from redis.exceptions import RedisError
 
-from processors.command_processor import group_id
+from processors import command_processor, saga_processor
 from readmodels import Queries
 from readmodels.views import VIEWS
 from runtime import kafka
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
-from schemas.topics import AGGREGATES
 
 ANSWER_WITHIN_S: Final = 5.0
 LOOK_EVERY_S: Final = 0.1
@@ -47,9 +46,14 @@ class LagMeter:
         # A broker that is gone is told by what is measured, not by lines of the client library.
         self._admin = AdminClient(kafka.admin(settings) | {"log_level": 0})
         self._queries = Queries(settings)
-        self._group = group_id(settings)
         self._topics = topics_of(settings)
-        self._commands = self._partitions(map(self._topics.commands, AGGREGATES))
+        works = (command_processor.WORK, saga_processor.work(settings))
+        self._commands = {
+            work.group_id(settings): self._partitions(
+                self._topics.commands(aggregate.name) for aggregate in work.aggregates
+            )
+            for work in works
+        }
 
     def close(self) -> None:
         """Drops the connections to Redis; the admin client goes with this object."""
@@ -57,8 +61,9 @@ class LagMeter:
 
     def measure(self) -> Sample:
         """Raises KafkaException or RedisError when a server does not answer."""
-        committed = sum(self._committed().values())
-        waiting = sum(self._ends(self._commands).values()) - committed
+        committed = sum(self._committed(group) for group in self._commands)
+        ends = [self._ends(partitions) for partitions in self._commands.values()]
+        waiting = sum(sum(found.values()) for found in ends) - committed
         return Sample(committed, max(0, waiting), self.view_lags(self.view_ends()))
 
     def try_measure(self) -> Sample | None:
@@ -94,13 +99,13 @@ class LagMeter:
         answers = self._admin.list_offsets(asked, request_timeout=ANSWER_WITHIN_S)
         return {(at.topic, at.partition): answer.result().offset for at, answer in answers.items()}
 
-    def _committed(self) -> Ends:
-        request = ConsumerGroupTopicPartitions(self._group, self._commands)
+    def _committed(self, group: str) -> int:
+        request = ConsumerGroupTopicPartitions(group, self._commands[group])
         answers = self._admin.list_consumer_group_offsets(
             [request], request_timeout=ANSWER_WITHIN_S
         )
-        found: Iterable[TopicPartition] = answers[self._group].result().topic_partitions
-        return {(at.topic, at.partition): max(0, at.offset) for at in found}
+        found: Iterable[TopicPartition] = answers[group].result().topic_partitions
+        return sum(max(0, at.offset) for at in found)
 
 
 def _behind(ends: Ends, positions: Mapping[str, int]) -> int:

@@ -5,15 +5,16 @@ In a document a table stands between ``<!-- table: NAME -->`` and ``<!-- end of 
 """
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from commands import AGGREGATES
 from commands.aggregate import Aggregate, Command
 from commands.text import NOT_BLANK
 from runtime.settings import Settings
+from sagas import AGGREGATES
 from schemas import headers
 from schemas.ids import ID_PATTERN
 from schemas.rejections import Code
@@ -138,7 +139,7 @@ def _described_fields(
     for name, field in schema.get("properties", {}).items():
         kind, inner = _kind(field, definitions)
         default = field.get("default")
-        may_lack = ", optional" if default is None else f", `{default}` if left out"
+        may_lack = ", optional" if default is None else f", `{json.dumps(default)}` if left out"
         optional = "" if name in required else may_lack
         yield f"`{path}{name}`: {kind}{optional}. {field.get('description', '')}".strip()
         if inner is not None:
@@ -155,10 +156,17 @@ def _kind(field: Schema, definitions: Mapping[str, Schema]) -> tuple[str, Schema
             low = field.get("minimum", field.get("exclusiveMinimum", -1) + 1)
             return f"integer, {low} to {field.get('maximum')}", None
         case "array":
-            inner = definitions[str(field["items"]["$ref"]).rpartition("/")[2]]
+            items = field["items"]
+            if "$ref" not in items:
+                return "list of objects", None
+            inner = definitions[str(items["$ref"]).rpartition("/")[2]]
             return f"list, {field.get('minItems', 0)} to {field.get('maxItems')}", inner
         case "string":
             return _string(field), None
+        case "boolean":
+            return "boolean", None
+        case "object":
+            return "object", None
         case other:
             raise NotImplementedError(f"no words for a field of type {other}")
 

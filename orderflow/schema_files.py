@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import msgspec
 
-from commands import AGGREGATES
 from commands.aggregate import Aggregate, Command
 from orderflow.reference import marked_tables, sentence, with_tables
+from sagas import AGGREGATES
 from schemas.ids import ID_PATTERN, MAX_ID_LENGTH
 from schemas.records import SCHEMA_VERSION, CommandRecord, EventRecord, Outcome
 

@@ -96,9 +96,20 @@ class Decider:
             return self._conclude(case, request.rejection, 0)
         return self._judge(case)
 
-    def seal(self) -> None:
-        """What was decided so far is to be committed; what follows belongs to the next transaction."""
+    def ready(self) -> None:
+        """The store is up to date with the topics, for the first time or again."""
+
+    def due(self, now_ms: int) -> list[OutgoingRecord]:
+        """What time has made due: here, nothing ever."""
+        return []
+
+    def seal(self) -> list[OutgoingRecord]:
+        """What was decided so far is to be committed; what follows belongs to the next transaction.
+
+        Returns what is only written at the end of a transaction: here, nothing.
+        """
         self._sealed, self._open = self._open, Pending()
+        return []
 
     def committed(self, next_events_offset: int | None, next_outcomes_offset: int | None) -> None:
         """The sealed transaction stands: keeps it. Offsets as ``PartitionCopy.write``'s."""
@@ -143,14 +154,16 @@ class Decider:
             event_id = f"{request.command_id}:{number}"
             at = Occurrence(event_id, version, incoming.occurred_at_ms, case.marks)
             records += self._write(case, step, at)
-        records += self._conclude(case, None, version)
+        events = tuple(step.event for step in decision)
+        records += self._conclude(case, None, version, events)
         return records
 
     def _steps(self, request: Request, root: Known, at_ms: int) -> list[Step] | Rejection:
         aggregate, command = self._aggregate, request.command
-        loaded = Loaded(root.state)
+        loaded = Loaded(root.state, {}, request.aggregate_id)
         if aggregate.part_type is not None:
-            loaded = Loaded(root.state, self._parts(request.aggregate_id, command))
+            parts = self._parts(request.aggregate_id, command)
+            loaded = Loaded(root.state, parts, request.aggregate_id)
         expected = request.expected_version
         if expected is not None and expected != root.version:
             return version_conflict(aggregate.name, expected, root.version)
@@ -187,7 +200,11 @@ class Decider:
         return records
 
     def _conclude(
-        self, case: Case, rejection: Rejection | None, version: int
+        self,
+        case: Case,
+        rejection: Rejection | None,
+        version: int,
+        events: tuple[Event, ...] = (),
     ) -> list[OutgoingRecord]:
         request, incoming = case.request, case.incoming
         outcome = self._outbox.outcome_value(request, rejection, version, incoming.occurred_at_ms)
@@ -195,6 +212,7 @@ class Decider:
         return [
             self._outbox.outcome(case.outcome_key, outcome, case.marks),
             *self._outbox.reply(request, incoming, outcome, case.marks),
+            *self._outbox.answer(request, rejection, events, case.marks),
         ]
 
     def _repeat(self, case: Case, first: bytes) -> list[OutgoingRecord]:
@@ -202,7 +220,10 @@ class Decider:
         request, incoming = case.request, case.incoming
         outcome = decode_outcome(first)
         if outcome.digest == request.digest:
-            return [*self._outbox.reply(request, incoming, first, case.marks)]
+            return [
+                *self._outbox.reply(request, incoming, first, case.marks),
+                *self._outbox.answer_again(request, incoming, outcome, case.marks),
+            ]
         rejection = Rejection(
             Code.COMMAND_ID_REUSED,
             f"command id {request.command_id} was used before for another "

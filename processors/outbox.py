@@ -5,17 +5,20 @@ because this runs three times for every command.
 """
 
 import traceback
+from typing import Any
 
 import msgspec
 
 from commands.aggregate import Event
 from processors.edge import Request
 from processors.records import Headers, IncomingRecord, OutgoingRecord
+from sagas.messages import RecordAnswer
 from schemas import headers
-from schemas.ids import reply_key
-from schemas.records import EventRecord, Outcome, OutcomeStatus, encode
+from schemas.ids import derived_id, is_id, reply_key
+from schemas.partitioner import partition_for
+from schemas.records import CommandRecord, EventRecord, Outcome, OutcomeStatus, encode
 from schemas.rejections import Rejection
-from schemas.topics import Topics
+from schemas.topics import SAGA, Topics
 
 STAGE = b"command-processor"
 
@@ -41,28 +44,42 @@ class Outbox:
         self._replies = topics.replies
         self._reply_partitions = topics.reply_partitions
         self._dead_letters = topics.dead_letters
+        self._saga_commands = topics.commands(SAGA)
+        self._partitions = topics.partitions
 
     def event(
         self, key: bytes, event: Event, at: Occurrence, state: msgspec.Struct
     ) -> tuple[OutgoingRecord, OutgoingRecord]:
         """The event with the state after it, and the event alone for the history."""
-        kind = type(event).__name__
         data = msgspec.Raw(encode(event))
-        full = EventRecord(
-            type=kind,
+        return self.state(key, event, data, at, state), self.history(key, event, data, at)
+
+    def state(
+        self, key: bytes, event: Event, data: msgspec.Raw, at: Occurrence, state: msgspec.Struct
+    ) -> OutgoingRecord:
+        """The event with the state after it; ``data`` is the event's JSON."""
+        record = EventRecord(
+            type=type(event).__name__,
             id=at.event_id,
             version=at.version,
             occurred_at_ms=at.ms,
             data=data,
             state=msgspec.Raw(encode(state)),
         )
-        bare = EventRecord(
-            type=kind, id=at.event_id, version=at.version, occurred_at_ms=at.ms, data=data
+        return OutgoingRecord(self._events, self._partition, key, encode(record), at.marks)
+
+    def history(
+        self, key: bytes, event: Event, data: msgspec.Raw, at: Occurrence
+    ) -> OutgoingRecord:
+        """The event alone; ``data`` is its JSON."""
+        record = EventRecord(
+            type=type(event).__name__,
+            id=at.event_id,
+            version=at.version,
+            occurred_at_ms=at.ms,
+            data=data,
         )
-        return (
-            OutgoingRecord(self._events, self._partition, key, encode(full), at.marks),
-            OutgoingRecord(self._history, self._partition, key, encode(bare), at.marks),
-        )
+        return OutgoingRecord(self._history, self._partition, key, encode(record), at.marks)
 
     def part(
         self, key: bytes, event: Event, at: Occurrence, state: msgspec.Struct | None
@@ -88,11 +105,77 @@ class Outbox:
         self, request: Request, incoming: IncomingRecord, outcome: bytes, marks: Headers
     ) -> tuple[OutgoingRecord, ...]:
         """The outcome for a sender that waits; nothing where nobody does."""
-        partition = _reply_partition(incoming.headers, self._reply_partitions)
+        partition = self.reply_partition(incoming)
         if partition is None:
             return ()
         key = reply_key(self._aggregate, request.aggregate_id, request.command_id)
         return (OutgoingRecord(self._replies, partition, key, outcome, marks),)
+
+    def reply_partition(self, incoming: IncomingRecord) -> int | None:
+        """Where the sender waits; None when nobody does."""
+        return _reply_partition(incoming.headers, self._reply_partitions)
+
+    def answer(
+        self,
+        request: Request,
+        rejection: Rejection | None,
+        events: tuple[Event, ...],
+        marks: Headers,
+    ) -> tuple[OutgoingRecord, ...]:
+        """What came of a command, as a command for the saga that sent it; nothing where none did."""
+        to = self._answer_to(marks)
+        if to is None:
+            return ()
+        data: dict[str, Any] = {"accepted": rejection is None}
+        if rejection is not None:
+            data |= {"code": rejection.code, "message": rejection.message}
+        if events:
+            data["events"] = [{"type": type(e).__name__, "data": e} for e in events]
+        answer_id = derived_id(self._aggregate, request.command_id)
+        return (self._answer(to, request, answer_id, data, marks),)
+
+    def answer_again(
+        self, request: Request, incoming: IncomingRecord, first: Outcome, marks: Headers
+    ) -> tuple[OutgoingRecord, ...]:
+        """The same for a repeated command, without the events, which nobody remembers."""
+        to = self._answer_to(marks)
+        if to is None:
+            return ()
+        data: dict[str, Any] = {"accepted": first.accepted, "repeated": True}
+        if not first.accepted:
+            data |= {"code": first.code, "message": first.message}
+        # Its id tells it from the first answer, whose place in the saga's memory it must not take.
+        place = f"{incoming.partition}-{incoming.offset}"
+        answer_id = derived_id(self._aggregate, request.command_id, place)
+        return (self._answer(to, request, answer_id, data, marks),)
+
+    def _answer_to(self, marks: Headers) -> tuple[str, str] | None:
+        """Saga id and token; None when nobody waits, or what stands there names no saga."""
+        for name, value in marks:
+            if name == headers.ANSWER_TO and isinstance(value, bytes):
+                saga_id, _, token = value.decode(errors="replace").partition("/")
+                return (saga_id, token) if is_id(saga_id) and token else None
+        return None
+
+    def _answer(
+        self,
+        to: tuple[str, str],
+        request: Request,
+        answer_id: str,
+        data: dict[str, Any],
+        marks: Headers,
+    ) -> OutgoingRecord:
+        saga_id, token = to
+        data = {"token": token, "type": request.type, **data}
+        value = encode(
+            CommandRecord(
+                type=RecordAnswer.__name__, command_id=answer_id, data=msgspec.Raw(encode(data))
+            )
+        )
+        key = saga_id.encode()
+        partition = partition_for(key, self._partitions)
+        passed = [mark for mark in marks if mark[0] != headers.ANSWER_TO]
+        return OutgoingRecord(self._saga_commands, partition, key, value, passed)
 
     def dead_letter(
         self, incoming: IncomingRecord, rejection: Rejection, bug: Exception | None = None
@@ -143,10 +226,19 @@ def marks_of(request: Request, incoming: Headers) -> Headers:
     for name, value in incoming:
         if name == headers.CORRELATION_ID:
             correlation = value
-        elif name == headers.TRACEPARENT:
+        elif name in (headers.TRACEPARENT, headers.ANSWER_TO):
             marks.append((name, value))
     marks.append((headers.CORRELATION_ID, correlation))
     return marks
+
+
+def marks_after(event_id: str, incoming: Headers) -> Headers:
+    """Headers of a command that follows from an event: the same conversation and trace, a new cause."""
+    passed = (headers.CORRELATION_ID, headers.TRACEPARENT)
+    return [
+        (headers.CAUSATION_ID, event_id.encode()),
+        *(mark for mark in incoming if mark[0] in passed),
+    ]
 
 
 def _reply_partition(incoming: Headers, partitions: int) -> int | None:

@@ -12,8 +12,9 @@ from typing import Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from processors.decider import Decider
+from processors.records import OutgoingRecord
 from processors.restore import Restorer
-from processors.state_store import PartitionState
+from processors.state_store import Marker, PartitionState
 from processors.transaction import NextOffsets
 from runtime import kafka, topic_admin
 from runtime.settings import Settings
@@ -41,15 +42,20 @@ class OwnedPartitions:
         consumer: Consumer,
         directory: Path,
         new_decider: Callable[[str, int, PartitionState], Decider],
+        *,
         before_release: Callable[[bool], None],
+        marker: Marker | None = None,
     ) -> None:
-        """``before_release`` is called with whether the partitions are lost already."""
+        """``before_release`` is called with whether the partitions are lost already. ``marker``: as
+        ``PartitionCopy``'s, for the states.
+        """
         self._settings = settings
         self._topics = topic_admin.topics_of(settings)
         self._consumer = consumer
         self._directory = directory / settings.topic_prefix
         self._new_decider = new_decider
         self._before_release = before_release
+        self._marker = marker
         self._restorer = Restorer(settings)
         self._stores: dict[Place, PartitionState] = {}
         self._deciders: dict[Place, Decider] = {}
@@ -100,13 +106,25 @@ class OwnedPartitions:
         if ready:
             self._require_offsets(ready)
             self._paused.difference_update(ready)
+            for place in ready:
+                self._deciders[place].ready()
             self._consumer.resume([TopicPartition(*place) for place in ready])
             logger.info("ready %s", _names(ready))
 
-    def seal(self) -> None:
-        """A transaction begins: what is decided from now on belongs to the next one."""
-        for decider in self._deciders.values():
-            decider.seal()
+    def due(self, now_ms: int) -> list[OutgoingRecord]:
+        """What time has made due on the partitions that are ready; epoch milliseconds."""
+        return [
+            record
+            for place, decider in self._deciders.items()
+            if place not in self._paused
+            for record in decider.due(now_ms)
+        ]
+
+    def seal(self) -> list[OutgoingRecord]:
+        """A transaction begins: what is decided from now on belongs to the next one. Returns what the
+        deciders have kept for its end.
+        """
+        return [record for decider in self._deciders.values() for record in decider.seal()]
 
     def committed(self, ends: NextOffsets) -> None:
         """The sealed transaction stands: every decider keeps what it decided in it."""
@@ -160,6 +178,7 @@ class OwnedPartitions:
                 self._directory / f"{aggregate}-{partition}",
                 ids[self._topics.events(aggregate)],
                 ids[self._topics.outcomes(aggregate)],
+                self._marker,
             )
             self._stores[topic, partition] = store
             self._deciders[topic, partition] = self._new_decider(topic, partition, store)

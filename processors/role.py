@@ -1,4 +1,4 @@
-"""The processor as a role of a deployment: signals in, exit code out."""
+"""A processor as a role of a deployment: signals in, exit code out."""
 
 import gc
 import logging
@@ -8,8 +8,9 @@ from typing import Final
 
 from confluent_kafka import KafkaException
 
-from processors.command_processor import CommandProcessor
+from processors.loop import Processor, Work
 from processors.partitions import OffsetsLost
+from processors.reactor import Reactor
 from processors.restore import RestoreStalled
 from processors.slot import NoFreeSlot
 from runtime.kafka import KafkaNotConfigured
@@ -23,13 +24,21 @@ EXIT_REFUSED: Final = 1
 """Something a person has to look at; what, stands on standard error."""
 
 
-def run_processor(settings: Settings) -> int:
-    """Runs until SIGTERM or SIGINT and returns the exit code. Call it from the main thread."""
+def run_processor(settings: Settings, work: Work) -> int:
+    """Runs one kind of processor until SIGTERM or SIGINT; returns the exit code. Main thread only."""
+    _collect_rarely()
+    return _run(settings, Processor(settings, work))
+
+
+def run_reactor(settings: Settings) -> int:
+    """The same for a reactor."""
+    return _run(settings, Reactor(settings))
+
+
+def _run(settings: Settings, processor: Processor | Reactor) -> int:
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    processor = CommandProcessor(settings)
-    _collect_rarely()
 
     def stop(_: int, __: FrameType | None) -> None:
         processor.stop()

@@ -10,10 +10,10 @@ Nothing uncommitted is ever written.
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 from rocksdict import (
@@ -38,6 +38,10 @@ BLOOM_BITS: Final = 10
 """Most commands are not repetitions: the filter answers that without touching a file."""
 
 _CHECKPOINT_KEY: Final = b"\x00checkpoint"  # no record key begins with NUL
+_MARK: Final = b"\x00mark/"
+
+Marker = Callable[[bytes], bytes | None]
+"""Of a value, what is worth to be found without looking at all others; None: nothing."""
 _cache = Cache(BLOCK_CACHE_BYTES)
 
 
@@ -52,9 +56,19 @@ class Checkpoint(msgspec.Struct, frozen=True):
 class PartitionCopy:
     """One database: the newest value of each key of one topic partition."""
 
-    def __init__(self, directory: Path, topic_id: str, ttl_ms: int | None = None) -> None:
-        """Opens it; a copy of another topic, or one too old to trust, is dropped and starts anew."""
+    def __init__(
+        self,
+        directory: Path,
+        topic_id: str,
+        ttl_ms: int | None = None,
+        marker: Marker | None = None,
+    ) -> None:
+        """Opens it; a copy of another topic, or one too old to trust, is dropped and starts anew.
+
+        ``marker``: what ``marked`` finds again.
+        """
         self._directory = directory
+        self._marker = marker
         self._topic_id = topic_id
         self._ttl_ms = ttl_ms
         self._db = self._open()
@@ -85,9 +99,29 @@ class PartitionCopy:
                 batch.delete(key)
             else:
                 batch.put(key, value)
+        if self._marker is not None:
+            self._mark(batch, changes, self._marker)
         checkpoint = Checkpoint(self._topic_id, next_offset, time.time_ns() // 1_000_000)
         batch.put(_CHECKPOINT_KEY, msgspec.json.encode(checkpoint))
         self._db.write(batch)
+
+    def marked(self) -> Iterator[tuple[bytes, bytes]]:
+        """Each key whose newest value is marked, with the mark; costs as much as there are marks."""
+        found = cast(Iterator[tuple[bytes, bytes]], self._db.items(from_key=_MARK))  # raw mode
+        for key, mark in found:
+            if not key.startswith(_MARK):
+                return
+            yield key.removeprefix(_MARK), mark
+
+    def _mark(
+        self, batch: WriteBatch, changes: Mapping[bytes, bytes | None], marker: Marker
+    ) -> None:
+        for key, value in changes.items():
+            mark = None if value is None else marker(value)
+            if mark is None:
+                batch.delete(_MARK + key)
+            else:
+                batch.put(_MARK + key, mark)
 
     def reset(self) -> None:
         """Forgets everything."""
@@ -134,8 +168,14 @@ class PartitionCopy:
 class PartitionState:
     """States and inbox of one partition of one aggregate's topics."""
 
-    def __init__(self, directory: Path, events_topic_id: str, outcomes_topic_id: str) -> None:
-        self.states = PartitionCopy(directory / "states", events_topic_id)
+    def __init__(
+        self,
+        directory: Path,
+        events_topic_id: str,
+        outcomes_topic_id: str,
+        marker: Marker | None = None,
+    ) -> None:
+        self.states = PartitionCopy(directory / "states", events_topic_id, marker=marker)
         self.inbox = PartitionCopy(
             directory / "inbox", outcomes_topic_id, ttl_ms=IDEMPOTENCY_WINDOW_MS
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -23,12 +23,17 @@ from runtime import kafka
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas import headers
-from schemas.ids import reply_key
+from schemas.ids import end_key, reply_key
 from schemas.records import MAX_COMMAND_BYTES, CommandRecord, Outcome, decode_outcome, encode
+from schemas.saga import SagaEnd
 
 POLL_S: Final = 0.1
 START_TIMEOUT_S: Final = 30.0
 DEFAULT_TIMEOUT_S: Final = 30.0
+
+T = TypeVar("T")
+Decode = Callable[[bytes], T]
+_decode_end: Final = msgspec.json.Decoder(SagaEnd).decode
 
 
 class OutcomeTimeout(TimeoutError):
@@ -123,17 +128,18 @@ class CommandClient:
         """Sends a command; the future gives its outcome, or raises NotDelivered."""
         value = command.value()
         replies = self._reply_reader()
-        future = replies.expect(command)
+        key = _reply_key(command)
+        future = replies.expect(key, decode_outcome)
 
         def on_delivery(error: KafkaError | None, _: Message) -> None:
             if error is not None:
-                replies.fail(command, NotDelivered(f"command {command.command_id}: {error.str()}"))
+                replies.fail(key, NotDelivered(f"command {command.command_id}: {error.str()}"))
 
         header = (headers.REPLY_PARTITION, str(replies.partition).encode())
         try:
             self._produce(command, value, [header], on_delivery)
         except KafkaException:
-            replies.forget(command)
+            replies.forget(key)
             raise
         return future
 
@@ -149,7 +155,23 @@ class CommandClient:
     def forget(self, command: OutgoingCommand) -> None:
         """Stops waiting for a command's outcome."""
         if self._replies is not None:
-            self._replies.forget(command)
+            self._replies.forget(_reply_key(command))
+
+    def submit_and_follow(
+        self, command: OutgoingCommand
+    ) -> tuple[Future[Outcome], Future[SagaEnd]]:
+        """Sends a command that starts a saga; gives its outcome, and how the saga ended.
+
+        The saga processor remembers who waits in memory only: send the command again, with the same
+        id, when nothing comes for a while. See ``unfollow``.
+        """
+        end = self._reply_reader().expect(end_key(command.aggregate_id), _decode_end)
+        return self.submit(command), end
+
+    def unfollow(self, saga_id: str) -> None:
+        """Stops waiting for a saga's end."""
+        if self._replies is not None:
+            self._replies.forget(end_key(saga_id))
 
     def flush(self, timeout: float = 60.0) -> None:
         """Waits until the broker has everything sent so far. Raises NotDelivered otherwise."""
@@ -222,7 +244,7 @@ class _Replies:
     def __init__(self, settings: Settings) -> None:
         topics = topics_of(settings)
         self.partition = random.randrange(topics.reply_partitions)
-        self._waiting: dict[bytes, Future[Outcome]] = {}
+        self._waiting: dict[bytes, tuple[Future[Any], Decode[Any]]] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._consumer = Consumer(kafka.reader(settings) | {"fetch.wait.max.ms": 50})
@@ -234,20 +256,21 @@ class _Replies:
         self._thread = threading.Thread(target=self._read, name="command-replies", daemon=True)
         self._thread.start()
 
-    def expect(self, command: OutgoingCommand) -> Future[Outcome]:
-        """The future of a command's outcome; who asks for the same command meanwhile shares it."""
+    def expect(self, key: bytes, decode: Decode[T]) -> Future[T]:
+        """The future of a reply; who asks for the same meanwhile shares it."""
         with self._lock:
-            return self._waiting.setdefault(_reply_key(command), Future())
+            future, _ = self._waiting.setdefault(key, (Future(), decode))
+            return future
 
-    def forget(self, command: OutgoingCommand) -> None:
+    def forget(self, key: bytes) -> None:
         with self._lock:
-            future = self._waiting.pop(_reply_key(command), None)
+            future, _ = self._waiting.pop(key, (None, None))
         if future is not None:
             future.cancel()
 
-    def fail(self, command: OutgoingCommand, error: Exception) -> None:
+    def fail(self, key: bytes, error: Exception) -> None:
         with self._lock:
-            future = self._waiting.pop(_reply_key(command), None)
+            future, _ = self._waiting.pop(key, (None, None))
         if future is not None and future.set_running_or_notify_cancel():
             future.set_exception(error)
 
@@ -273,15 +296,17 @@ class _Replies:
         if key is None or value is None:
             return
         with self._lock:
-            future = self._waiting.pop(key, None)
+            found = self._waiting.pop(key, None)
         # Somebody else's reply on the shared partition is skipped without decoding it.
-        if future is not None and future.set_running_or_notify_cancel():
-            future.set_result(decode_outcome(value))
+        if found is not None:
+            future, decode = found
+            if future.set_running_or_notify_cancel():
+                future.set_result(decode(value))
 
     def _fail_all(self, error: Exception) -> None:
         with self._lock:
-            futures, self._waiting = list(self._waiting.values()), {}
-        for future in futures:
+            waiting, self._waiting = list(self._waiting.values()), {}
+        for future, _ in waiting:
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)
 
@@ -317,6 +342,11 @@ class AsyncCommandClient:
     async def flush(self, timeout: float = 60.0) -> None:
         """As CommandClient.flush."""
         await asyncio.to_thread(self._started().flush, timeout)
+
+    @property
+    def threaded(self) -> CommandClient:
+        """The client that does the work."""
+        return self._started()
 
     async def execute(
         self, command: OutgoingCommand, timeout: float = DEFAULT_TIMEOUT_S

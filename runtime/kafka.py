@@ -113,6 +113,11 @@ def group_consumer(settings: Settings, group_id: str) -> dict[str, Any]:
     }
 
 
+def repeating_consumer(settings: Settings, group_id: str) -> dict[str, Any]:
+    """A consumer whose reactions may be repeated: without an offset it begins at the beginning."""
+    return group_consumer(settings, group_id) | {"auto.offset.reset": "earliest"}
+
+
 def reader(settings: Settings) -> dict[str, Any]:
     """A consumer outside of any group, for restoring, replies and rebuilds: it is told where to
     read.

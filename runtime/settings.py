@@ -92,6 +92,27 @@ class Settings(BaseSettings):
         description="Longest wait for a batch to fill, milliseconds. 0: a batch is what came while the "
         "one before it was committed.",
     )
+    gateway_url: str | None = Field(
+        None,
+        alias="ORDERFLOW_GATEWAY_URL",
+        pattern=r"^https?://",
+        description="Payment gateway that `orderflow payments` asks; it does not start without.",
+    )
+    gateway_timeout_ms: int = Field(
+        10_000,
+        alias="ORDERFLOW_GATEWAY_TIMEOUT_MS",
+        ge=100,
+        le=120_000,
+        description="Longest wait for one answer of the gateway, milliseconds; then it is asked again.",
+    )
+    saga_timeout_ms: int = Field(
+        10_000,
+        alias="ORDERFLOW_SAGA_TIMEOUT_MS",
+        ge=10,
+        le=3_600_000,
+        description="First wait for the answers to a saga's step, milliseconds; it doubles with each "
+        "attempt, and all other waits of sagas are in proportion.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", alias="ORDERFLOW_LOG_LEVEL", description="What the roles log on standard error."
     )

@@ -18,6 +18,10 @@ TRACEPARENT: Final = "traceparent"
 REPLY_PARTITION: Final = "reply-partition"
 """On a command: the partition of ``<prefix>.replies`` where its sender waits for the outcome."""
 
+ANSWER_TO: Final = "answer-to"
+"""On a command of a saga, ``<saga id>/<token>``: who gets the outcome as a command of their own. It is
+passed on to what follows, so an answer that takes a detour over a payment gateway finds its way, too."""
+
 OCCURRED_AT_MS: Final = "occurred-at-ms"
 """On a command, optional: when it happened, if that is not when it was sent; decimal epoch milliseconds.
 The record's own time stays the time of sending, because Kafka's retention goes by it."""

@@ -6,6 +6,7 @@ control characters.
 """
 
 import re
+from hashlib import blake2b
 from typing import Annotated, Final
 
 from pydantic import StringConstraints
@@ -43,3 +44,14 @@ def outcome_key(aggregate_id: str, command_id: str) -> bytes:
 def reply_key(aggregate: str, aggregate_id: str, command_id: str) -> bytes:
     """Record key of a reply, by which a waiting client knows its own without decoding the others'."""
     return f"{aggregate}{PART_SEPARATOR}{aggregate_id}{PART_SEPARATOR}{command_id}".encode()
+
+
+def derived_id(*parts: str) -> str:
+    """An id of several, the same every time: joined with dots, or a hash where that is too long."""
+    joined = ".".join(parts)
+    return joined if len(joined) <= MAX_ID_LENGTH else blake2b(joined.encode()).hexdigest()
+
+
+def end_key(saga_id: str) -> bytes:
+    """Record key, on the replies topic, of how a saga ended."""
+    return f"saga-end{PART_SEPARATOR}{saga_id}".encode()

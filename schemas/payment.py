@@ -7,11 +7,14 @@ import msgspec
 
 
 class PaymentRequested(msgspec.Struct, frozen=True):
-    """Somebody is to pay ``amount`` for an order."""
+    """Somebody is to pay ``amount`` for an order. ``token``: the payment method's at the gateway;
+    None: no gateway is called, the money is taken otherwise.
+    """
 
     order_id: str
     amount: int
     currency: str
+    token: str | None = None
 
 
 class PaymentCaptured(msgspec.Struct, frozen=True):
@@ -27,6 +30,15 @@ class PaymentFailed(msgspec.Struct, frozen=True):
     reason: str
 
 
+class PaymentRefundRequested(msgspec.Struct, frozen=True):
+    """What was taken is to go back; if nothing was taken yet, nothing is to be taken any more.
+    ``token`` is the request's: whether a gateway has to be asked.
+    """
+
+    reason: str
+    token: str | None = None
+
+
 class PaymentRefunded(msgspec.Struct, frozen=True):
     """``amount`` went back; several refunds never exceed what was captured."""
 
@@ -34,7 +46,9 @@ class PaymentRefunded(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-PaymentEvent = PaymentRequested | PaymentCaptured | PaymentFailed | PaymentRefunded
+PaymentEvent = (
+    PaymentRequested | PaymentCaptured | PaymentFailed | PaymentRefundRequested | PaymentRefunded
+)
 
 
 class PaymentStatus(StrEnum):
@@ -43,6 +57,7 @@ class PaymentStatus(StrEnum):
     REQUESTED = "requested"
     CAPTURED = "captured"
     FAILED = "failed"
+    REFUND_REQUESTED = "refund_requested"
     PARTIALLY_REFUNDED = "partially_refunded"
     REFUNDED = "refunded"
 
@@ -58,11 +73,13 @@ class PaymentState(msgspec.Struct, frozen=True):
     refunded: int
     created_at_ms: int
     updated_at_ms: int
+    token: str | None = None
 
 
 EVENTS: Final[tuple[type[PaymentEvent], ...]] = (
     PaymentRequested,
     PaymentCaptured,
     PaymentFailed,
+    PaymentRefundRequested,
     PaymentRefunded,
 )

@@ -26,6 +26,7 @@ class Code(StrEnum):
     USER_ALREADY_REGISTERED = "user_already_registered"
     USER_NOT_FOUND = "user_not_found"
     USER_ALREADY_DEACTIVATED = "user_already_deactivated"
+    USER_DEACTIVATED = "user_deactivated"  # the user may no longer order
 
     ITEM_ALREADY_REGISTERED = "item_already_registered"
     ITEM_NOT_FOUND = "item_not_found"
@@ -43,6 +44,10 @@ class Code(StrEnum):
     PAYMENT_NOT_FOUND = "payment_not_found"
     CAPTURE_EXCEEDS_REQUEST = "capture_exceeds_request"
     REFUND_EXCEEDS_CAPTURE = "refund_exceeds_capture"
+
+    SAGA_ALREADY_EXISTS = "saga_already_exists"
+    SAGA_NOT_FOUND = "saga_not_found"
+    UNKNOWN_SAGA = "unknown_saga"  # no saga has this name
 
 
 class Rejection(msgspec.Struct, frozen=True, gc=False):

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-AGGREGATES: Final = ("user", "inventory", "order", "payment")
+DOMAIN: Final = ("user", "inventory", "order", "payment")
+SAGA: Final = "saga"
+AGGREGATES: Final = (*DOMAIN, SAGA)
 
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS

@@ -1,17 +1,40 @@
-"""`orderflow processor` and `orderflow projector`: one process of a real deployment."""
+"""The roles, each a process of a real deployment: `orderflow processor` and so on; and the simulated
+gateway.
+"""
+
+from typing import Annotated
 
 import typer
 
-from orderflow.cli.context import connected
+from orderflow.cli.context import connected, settings
 from orderflow.roles import stop_with_parent
 
 
 def processor() -> None:
     """Decide commands. Run as many as you like; they share the partitions."""
+    from processors.command_processor import WORK
     from processors.role import run_processor
 
     stop_with_parent()
-    raise typer.Exit(run_processor(connected(redis=False)))
+    raise typer.Exit(run_processor(connected(redis=False), WORK))
+
+
+def saga_processor() -> None:
+    """Run sagas. Run as many as you like; they share the partitions."""
+    from processors.role import run_processor
+    from processors.saga_processor import work
+
+    stop_with_parent()
+    found = connected(redis=False)
+    raise typer.Exit(run_processor(found, work(found)))
+
+
+def reactor() -> None:
+    """Let services react to each other's events. Run as many as you like; they share the partitions."""
+    from processors.role import run_reactor
+
+    stop_with_parent()
+    raise typer.Exit(run_reactor(connected(redis=False)))
 
 
 def projector() -> None:
@@ -20,3 +43,22 @@ def projector() -> None:
 
     stop_with_parent()
     raise typer.Exit(run_projector(connected()))
+
+
+def payments() -> None:
+    """Ask the payment gateway for what was requested. Run as many as you like; they share the partitions."""
+    from payments.role import run_payments
+
+    stop_with_parent()
+    raise typer.Exit(run_payments(connected(redis=False)))
+
+
+def gateway(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")] = 8750,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Simulate a payment gateway: test tokens, a ledger on disk, its address as a line of JSON."""
+    from payments.simulated_gateway import run_gateway
+
+    stop_with_parent()
+    raise typer.Exit(run_gateway(settings(), port, host))

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from commands import by_command
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, parse_json, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, print_json
 from runtime.client import CommandClient, OutgoingCommand
+from sagas import by_command
 from schemas.ids import is_id
 from schemas.records import Outcome, encode
 

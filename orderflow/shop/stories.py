@@ -11,7 +11,6 @@ from itertools import accumulate
 from random import Random
 from typing import Final
 
-from commands import by_command
 from commands.aggregate import Command
 from commands.inventory import (
     AdjustStock,
@@ -25,6 +24,7 @@ from commands.order import CancelOrder, ConfirmOrder, CreateOrder, DeliverOrder,
 from commands.payment import CapturePayment, FailPayment, RefundPayment, RequestPayment
 from commands.user import DeactivateUser, RegisterUser
 from orderflow.shop.planned import PlannedCommand
+from sagas import by_command
 from schemas.rejections import Code
 
 CURRENCY: Final = "GBP"

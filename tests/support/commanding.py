@@ -5,8 +5,8 @@ import time
 import uuid
 from collections.abc import Callable
 
-from commands import by_command
 from runtime.client import OutgoingCommand
+from sagas import by_command
 
 
 def command(

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from commands import AGGREGATES
 from commands.aggregate import Aggregate, Loaded
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
+from sagas import AGGREGATES
 from schemas.ids import PART_SEPARATOR, is_part_key
 from schemas.inventory import Reservation, StockLevel
 from schemas.partitioner import partition_for

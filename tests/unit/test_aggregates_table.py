@@ -17,7 +17,7 @@ COMMANDS = [command for aggregate in AGGREGATES for command in aggregate.command
 
 
 def test_the_table_names_the_aggregates_of_the_topics() -> None:
-    assert tuple(by_name) == topics.AGGREGATES == ("user", "inventory", "order", "payment")
+    assert tuple(by_name) == topics.DOMAIN == ("user", "inventory", "order", "payment")
     assert tuple(by_name.values()) == AGGREGATES
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from commands import by_command
 from orderflow.cli import app
 from orderflow.cli.exits import MEANING, Exit
 from orderflow.shop.retail_file import COLUMNS
+from sagas import by_command
 
 NOWHERE = {"KAFKA_BOOTSTRAP_SERVERS": "", "REDIS_URL": "", "COLUMNS": "200"}
 

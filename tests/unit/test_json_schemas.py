@@ -12,7 +12,7 @@ import pytest
 
 from commands import AGGREGATES, by_name
 from commands.inventory import AdjustStock, RegisterItem
-from commands.payment import FailPayment, RequestPayment
+from commands.payment import FailPayment, RequestPayment, RequestRefund
 from commands.user import DeactivateUser, RegisterUser
 from orderflow import schema_files
 from orderflow.reference import UnknownTable, with_tables
@@ -39,7 +39,8 @@ NEVER_IN_THE_SHOP = (
         RequestPayment(order_id="x", amount=5, currency="GBP"),
         "x-5",
     ),
-    PlannedCommand("payment", "x", "FailPayment", FailPayment(reason="no cover"), "x-6"),
+    PlannedCommand("payment", "x", "RequestRefund", RequestRefund(reason="too late"), "x-6"),
+    PlannedCommand("payment", "x", "FailPayment", FailPayment(reason="no cover"), "x-7"),
 )
 """So that every event there is comes up once."""
 

@@ -64,6 +64,13 @@ def test_an_order_is_created_with_its_total() -> None:
     )
 
 
+def test_an_order_whose_stock_and_payment_are_certain_is_created_and_confirmed_at_once() -> None:
+    command = CREATE.model_copy(update={"confirm": True})
+    given([]).when(command).then([CREATED, OrderConfirmed()]).then_state(
+        OrderState(OrderStatus.CONFIRMED, "u-1", "EUR", LINES, 2_749, 1, 2)
+    )
+
+
 def test_an_order_is_not_created_twice() -> None:
     given(PASTS[OrderStatus.SHIPPED]).when(CREATE).then_rejected(
         Code.ORDER_ALREADY_EXISTS, "an order with this id exists already, and is shipped"

@@ -5,12 +5,19 @@ from itertools import product
 import pytest
 
 from commands.aggregate import Command
-from commands.payment import CapturePayment, FailPayment, RefundPayment, RequestPayment
+from commands.payment import (
+    CapturePayment,
+    FailPayment,
+    RefundPayment,
+    RequestPayment,
+    RequestRefund,
+)
 from schemas.payment import (
     PaymentCaptured,
     PaymentEvent,
     PaymentFailed,
     PaymentRefunded,
+    PaymentRefundRequested,
     PaymentRequested,
     PaymentState,
     PaymentStatus,
@@ -20,6 +27,7 @@ from tests.support.decisions import given
 
 REQUESTED = PaymentRequested("o-1", 1_000, "EUR")
 CAPTURED: list[PaymentEvent] = [REQUESTED, PaymentCaptured(1_000)]
+REFUNDING = PaymentRefundRequested("changed my mind")
 PARTLY_BACK: list[PaymentEvent] = [*CAPTURED, PaymentRefunded(700)]
 
 PASTS: dict[PaymentStatus, list[PaymentEvent]] = {
@@ -27,6 +35,7 @@ PASTS: dict[PaymentStatus, list[PaymentEvent]] = {
     PaymentStatus.FAILED: [REQUESTED, PaymentFailed("no cover")],
     PaymentStatus.CAPTURED: [*CAPTURED],
     PaymentStatus.PARTIALLY_REFUNDED: [*PARTLY_BACK],
+    PaymentStatus.REFUND_REQUESTED: [REQUESTED, REFUNDING],
     PaymentStatus.REFUNDED: [*PARTLY_BACK, PaymentRefunded(300)],
 }
 STEPS: dict[PaymentStatus, Command] = {
@@ -35,7 +44,7 @@ STEPS: dict[PaymentStatus, Command] = {
     PaymentStatus.PARTIALLY_REFUNDED: RefundPayment(amount=1),
     PaymentStatus.REFUNDED: RefundPayment(),
 }
-ALLOWED = {"requested captured", "requested failed"}
+ALLOWED = {"requested captured", "requested failed", "failed failed"}
 ALLOWED |= {
     f"{start} {end}"
     for start in ("captured", "partially_refunded")
@@ -54,6 +63,15 @@ def test_a_payment_is_requested() -> None:
     given([]).when(command).then([REQUESTED]).then_state(payment(PaymentStatus.REQUESTED, at_ms=1))
 
 
+def test_the_token_of_a_payment_is_kept_and_stands_on_the_request_of_its_refund() -> None:
+    requested = PaymentRequested("o-1", 1_000, "EUR", "tok_1")
+    command = RequestPayment(order_id="o-1", amount=1_000, currency="EUR", token="tok_1")
+    given([]).when(command).then([requested])
+    given([requested]).when(RequestRefund(reason="changed my mind")).then(
+        [PaymentRefundRequested("changed my mind", "tok_1")]
+    )
+
+
 def test_a_payment_is_not_requested_twice() -> None:
     command = RequestPayment(order_id="o-2", amount=1, currency="USD")
     given(PARTLY_BACK).when(command).then_rejected(
@@ -67,7 +85,11 @@ def test_a_payment_that_was_not_requested_cannot_move(command: Command) -> None:
     given([]).when(command).then_rejected(Code.PAYMENT_NOT_FOUND, "no payment has this id")
 
 
-@pytest.mark.parametrize(("start", "end"), list(product(PASTS, STEPS)))
+WITHOUT_A_CAPTURE = set(product([PaymentStatus.REFUND_REQUESTED], STEPS))
+"""What a payment can become whose refund is requested hangs on the money: it has sentences below."""
+
+
+@pytest.mark.parametrize(("start", "end"), sorted(set(product(PASTS, STEPS)) - WITHOUT_A_CAPTURE))
 def test_a_payment_moves_along_the_table_and_no_other_way(
     start: PaymentStatus, end: PaymentStatus
 ) -> None:
@@ -83,7 +105,8 @@ def test_a_payment_moves_along_the_table_and_no_other_way(
 def test_a_refused_move_says_from_where_to_where_and_what_there_is_instead() -> None:
     given(PASTS[PaymentStatus.CAPTURED]).when(FailPayment(reason="x")).then_rejected(
         Code.INVALID_TRANSITION,
-        "the payment is captured and cannot become failed, only partially refunded or refunded",
+        "the payment is captured and cannot become failed, only partially refunded or refunded or "
+        "refund requested",
     )
     given(PASTS[PaymentStatus.REFUNDED]).when(RefundPayment()).then_rejected(
         Code.INVALID_TRANSITION,
@@ -117,6 +140,10 @@ def test_a_payment_fails() -> None:
     ).then_state(payment(PaymentStatus.FAILED, at_ms=2))
 
 
+def test_a_payment_that_failed_does_not_fail_again() -> None:
+    given(PASTS[PaymentStatus.FAILED]).when(FailPayment(reason="never charged")).then([])
+
+
 def test_all_that_is_left_is_refunded_unless_said_otherwise() -> None:
     given(CAPTURED).when(RefundPayment(reason="broken")).then(
         [PaymentRefunded(1_000, "broken")]
@@ -148,4 +175,70 @@ def test_after_a_partial_capture_only_that_part_can_be_refunded() -> None:
         Code.REFUND_EXCEEDS_CAPTURE,
         "a refund of 401 asked for, but only 400 of the 400 captured is left (EUR minor units)",
         "amount",
+    )
+
+
+OPEN = (PaymentStatus.REQUESTED, PaymentStatus.CAPTURED, PaymentStatus.PARTIALLY_REFUNDED)
+
+
+@pytest.mark.parametrize("status", OPEN)
+def test_a_refund_is_requested_before_the_money_was_taken_and_after(status: PaymentStatus) -> None:
+    decided = given(PASTS[status]).when(RequestRefund(reason="changed my mind"))
+    decided.then([REFUNDING])
+    assert decided.state.root.status is PaymentStatus.REFUND_REQUESTED
+
+
+@pytest.mark.parametrize("status", sorted(set(PASTS) - set(OPEN)))
+def test_where_nothing_is_left_to_give_back_a_requested_refund_changes_nothing(
+    status: PaymentStatus,
+) -> None:
+    given(PASTS[status]).when(RequestRefund(reason="changed my mind")).then([])
+
+
+def test_of_a_payment_that_was_not_requested_no_refund_can_be_requested() -> None:
+    given([]).when(RequestRefund(reason="x")).then_rejected(
+        Code.PAYMENT_NOT_FOUND, "no payment has this id"
+    )
+
+
+def test_a_charge_that_was_under_way_is_captured_and_the_refund_stays_requested() -> None:
+    given([REQUESTED, REFUNDING]).when(CapturePayment(amount=400)).then(
+        [PaymentCaptured(400)]
+    ).then_state(payment(PaymentStatus.REFUND_REQUESTED, 400, at_ms=3))
+
+
+@pytest.mark.parametrize(
+    "past",
+    [[*CAPTURED, REFUNDING], [REQUESTED, REFUNDING, PaymentCaptured(1_000)]],
+    ids=["before the refund was requested", "after it"],
+)
+@pytest.mark.parametrize("command", [CapturePayment(), FailPayment(reason="x")], ids=repr)
+def test_a_payment_that_was_captured_is_neither_captured_again_nor_failed(
+    past: list[PaymentEvent], command: Command
+) -> None:
+    given(past).when(command).then_rejected(
+        Code.INVALID_TRANSITION, "1000 EUR minor units were captured already"
+    )
+
+
+def test_a_payment_of_which_nothing_will_be_taken_has_failed() -> None:
+    given([REQUESTED, REFUNDING]).when(FailPayment(reason="never charged")).then(
+        [PaymentFailed("never charged")]
+    ).then_state(payment(PaymentStatus.FAILED, at_ms=3))
+
+
+def test_a_requested_refund_ends_when_nothing_is_left() -> None:
+    past = [*CAPTURED, REFUNDING]
+    given(past).when(RefundPayment(amount=400)).then([PaymentRefunded(400)]).then_state(
+        payment(PaymentStatus.REFUND_REQUESTED, 1_000, 400, at_ms=4)
+    )
+    given(past).when(RefundPayment()).then([PaymentRefunded(1_000)]).then_state(
+        payment(PaymentStatus.REFUNDED, 1_000, 1_000, at_ms=4)
+    )
+
+
+@pytest.mark.parametrize("amount", [None, 1])
+def test_what_was_not_taken_cannot_go_back(amount: int | None) -> None:
+    given([REQUESTED, REFUNDING]).when(RefundPayment(amount=amount)).then_rejected(
+        Code.INVALID_TRANSITION, "nothing was captured so far, so nothing can go back"
     )

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from commands.user import DeactivateUser, RegisterUser
+from commands.user import DeactivateUser, RegisterUser, ValidateUser
 from schemas.rejections import Code
 from schemas.user import UserDeactivated, UserRegistered, UserState, UserStatus
 from tests.support.decisions import given
@@ -50,6 +50,22 @@ def test_who_is_not_registered_cannot_be_deactivated() -> None:
 def test_a_user_is_not_deactivated_twice() -> None:
     given([ADA, GONE]).when(DeactivateUser(reason="x")).then_rejected(
         Code.USER_ALREADY_DEACTIVATED, "the user is deactivated already"
+    )
+
+
+def test_an_active_user_may_order_and_nothing_follows_from_being_asked() -> None:
+    given([ADA]).when(ValidateUser()).then([])
+
+
+def test_who_is_not_registered_may_not_order() -> None:
+    given([]).when(ValidateUser()).then_rejected(
+        Code.USER_NOT_FOUND, "no user is registered with this id"
+    )
+
+
+def test_a_deactivated_user_may_not_order() -> None:
+    given([ADA, GONE]).when(ValidateUser()).then_rejected(
+        Code.USER_DEACTIVATED, "the user is deactivated and may no longer order"
     )
 
 

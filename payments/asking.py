@@ -1,0 +1,140 @@
+"""One event to its end: asks the gateway until it knows, sends what follows, or sets it aside.
+
+The invariant: it returns when all that follows from the event is on the broker, and not before.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterator
+from typing import Final, Protocol, assert_never
+
+import msgspec
+
+from payments.gateway import Charge, GatewayUnavailable, KeyReused, PaymentGateway
+from payments.reaction import Followup, Refund, Task, after_charge, after_refund, react
+from payments.sending import Source
+from schemas.ids import is_id
+from schemas.records import SCHEMA_VERSION, EventRecord, decode_event
+
+logger = logging.getLogger(__name__)
+
+MOST_CALLS: Final = 256
+"""Calls under way at once, over all payments; who waits for another try holds none."""
+
+FIRST_PAUSE_S: Final = 0.2
+LONGEST_PAUSE_S: Final = 15.0
+TELL_EVERY: Final = 5
+
+
+class Unreadable(Exception):
+    """A record that is no event of a payment."""
+
+
+class Work(msgspec.Struct, frozen=True):
+    """An event that the gateway has to be asked about."""
+
+    source: Source
+    event_id: str
+    task: Task
+
+
+def read(source: Source) -> Work | None:
+    """None where there is nothing to ask. Raises Unreadable."""
+    try:
+        payment_id = (source.key or b"").decode()
+        event = _decode(source.value)
+        if not is_id(payment_id):
+            raise Unreadable("the record key is no payment id")
+        task = react(payment_id, event)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Unreadable(str(error)) from error
+    return None if task is None else Work(source, event.id, task)
+
+
+def _decode(value: bytes | None) -> EventRecord:
+    event = decode_event(value or b"")
+    if event.schema_version > SCHEMA_VERSION:
+        raise Unreadable(f"schema version {event.schema_version} is newer than {SCHEMA_VERSION}")
+    return event
+
+
+def pauses(chance: random.Random) -> Iterator[float]:
+    """Before each next try: doubling up to the longest, half of it by chance, so that those who failed
+    together do not come again together.
+    """
+    longest = FIRST_PAUSE_S
+    while True:
+        yield longest * chance.uniform(0.5, 1)
+        longest = min(2 * longest, LONGEST_PAUSE_S)
+
+
+class Outgoing(Protocol):
+    """Where commands and dead letters go; each call returns when the broker has it."""
+
+    async def command(self, followup: Followup, event_id: str, source: Source) -> None:
+        """A command that follows from an event."""
+
+    async def dead_letter(self, source: Source, code: str, cause: Exception) -> None:
+        """An event that cannot be followed."""
+
+
+class Asker:
+    """Shared by all lanes."""
+
+    def __init__(self, gateway: PaymentGateway, sender: Outgoing) -> None:
+        self._gateway = gateway
+        self._sender = sender
+        self._calls = asyncio.Semaphore(MOST_CALLS)
+        self._chance = random.Random()
+
+    async def carry_out(self, work: Work, superseded: asyncio.Event) -> None:
+        """``superseded``: the payment's refund waits behind this; a charge is not tried again then."""
+        try:
+            followups = await self._ask_until_known(work.task, superseded)
+        except KeyReused as error:
+            logger.error("payment %s: %s", work.task.key, error)
+            await self._sender.dead_letter(work.source, "key_reused", error)
+            return
+        except Exception as bug:  # an adapter's bug must stop nobody else's payment
+            logger.exception("bug while asking for payment %s", work.task.key)
+            await self._sender.dead_letter(work.source, "internal_error", bug)
+            return
+        for followup in followups:  # in their order: a refund follows its capture
+            await self._sender.command(followup, work.event_id, work.source)
+
+    async def set_aside(self, source: Source, error: Unreadable) -> None:
+        """An event that nobody can read."""
+        logger.error("%s-%d at %d: %s", source.topic, source.partition, source.offset, error)
+        await self._sender.dead_letter(source, "unreadable", error)
+
+    async def _ask_until_known(self, task: Task, superseded: asyncio.Event) -> tuple[Followup, ...]:
+        for tries, pause in enumerate(pauses(self._chance), 1):
+            # The refund bars the key, so whatever became of this charge it finds out and undoes.
+            if superseded.is_set():
+                return ()
+            try:
+                async with self._calls:
+                    return await self._ask(task)
+            except GatewayUnavailable as fault:
+                if tries % TELL_EVERY == 0:
+                    logger.warning("payment %s, try %d: %s", task.key, tries, fault)
+            await _pause(pause, superseded)
+        raise AssertionError("pauses never end")
+
+    async def _ask(self, task: Task) -> tuple[Followup, ...]:
+        match task:
+            case Charge():
+                return after_charge(task, await self._gateway.charge(task))
+            case Refund():
+                return after_refund(task, await self._gateway.refund(task.key))
+            case _:
+                assert_never(task)
+
+
+async def _pause(seconds: float, superseded: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await superseded.wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,126 @@
+"""The outbox's producer: commands and dead letters, each waited for until the broker has it.
+
+The invariant: an ``await`` that returns is a record on the broker's disk.
+"""
+
+import asyncio
+import logging
+import threading
+import traceback
+from typing import Final
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from payments.reaction import Followup
+from runtime import kafka
+from runtime.settings import Settings
+from runtime.topic_admin import topics_of
+from schemas import headers
+from schemas.records import encode
+
+logger = logging.getLogger(__name__)
+
+AGGREGATE: Final = "payment"
+STAGE: Final = "payments"
+POLL_S: Final = 0.1
+FLUSH_S: Final = 5.0
+RETRY_S: Final = 1.0
+MESSAGE_LIMIT: Final = 1_000
+
+Headers = list[tuple[str, str | bytes | None]]
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A record of the payments' history, freed of the client library."""
+
+    topic: str
+    partition: int
+    offset: int
+    ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Sender:
+    """Made and used on the event loop; deliveries are noticed by a thread of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        topics = topics_of(settings)
+        self._commands = topics.commands(AGGREGATE)
+        self._dead_letters = topics.dead_letters
+        self._loop = asyncio.get_running_loop()
+        self.broken: asyncio.Future[None] = self._loop.create_future()
+        """Fails when the producer cannot go on: the process has to be made anew."""
+        self._producer = Producer(kafka.producer(settings))
+        self._closed = threading.Event()
+        self._poller = threading.Thread(target=self._poll, name="payments-poll", daemon=True)
+        self._poller.start()
+
+    async def command(self, followup: Followup, event_id: str, source: Source) -> None:
+        """A command that follows from an event, in its conversation and trace."""
+        passed = {headers.CORRELATION_ID, headers.TRACEPARENT}
+        if followup.answers:
+            passed.add(headers.ANSWER_TO)
+        marks: Headers = [(name, value) for name, value in source.headers if name in passed]
+        marks.append((headers.CAUSATION_ID, event_id.encode()))
+        await self._until_sent(self._commands, source.key, encode(followup.command), marks)
+
+    async def dead_letter(self, source: Source, code: str, cause: Exception) -> None:
+        """The event as it came, with the cause and the place in headers."""
+        trace = "".join(traceback.format_exception(cause))
+        message = str(cause).encode("utf-8", "backslashreplace")[:MESSAGE_LIMIT]
+        marks: Headers = [
+            *source.headers,
+            (headers.ERROR_CODE, code.encode()),
+            (headers.ERROR_MESSAGE, message.decode("utf-8", "ignore").encode()),
+            (headers.ERROR_STAGE, STAGE.encode()),
+            (headers.ERROR_TOPIC, source.topic.encode()),
+            (headers.ERROR_PARTITION, str(source.partition).encode()),
+            (headers.ERROR_OFFSET, str(source.offset).encode()),
+            (headers.ERROR_TIMESTAMP, str(source.ms).encode()),
+            (headers.ERROR_STACKTRACE, trace.encode("utf-8", "backslashreplace")),
+        ]
+        await self._until_sent(self._dead_letters, source.key, source.value, marks)
+
+    def close(self) -> None:
+        """What is not delivered by then is sent again after the next start. Blocks."""
+        self._producer.flush(FLUSH_S)
+        self._closed.set()
+        self._poller.join()
+
+    async def _until_sent(
+        self, topic: str, key: bytes | None, value: bytes | None, marks: Headers
+    ) -> None:
+        while True:
+            try:
+                return await self._send(topic, key, value, marks)
+            except (BufferError, KafkaException) as fault:
+                logger.warning("not sent, trying again: %s", fault)
+                await asyncio.sleep(RETRY_S)
+
+    async def _send(
+        self, topic: str, key: bytes | None, value: bytes | None, marks: Headers
+    ) -> None:
+        delivered: asyncio.Future[None] = self._loop.create_future()
+
+        def settle(error: KafkaError | None) -> None:
+            if error is not None and error.fatal() and not self.broken.done():
+                self.broken.set_exception(KafkaException(error))
+            if delivered.done():  # the partition went in the meantime
+                return
+            if error is None:
+                delivered.set_result(None)
+            else:
+                delivered.set_exception(KafkaException(error))
+
+        def on_delivery(error: KafkaError | None, _: Message) -> None:
+            self._loop.call_soon_threadsafe(settle, error)
+
+        self._producer.produce(topic, key=key, value=value, headers=marks, on_delivery=on_delivery)
+        await delivered
+
+    def _poll(self) -> None:
+        while not self._closed.is_set():
+            self._producer.poll(POLL_S)

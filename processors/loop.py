@@ -1,0 +1,296 @@
+"""The loop of every processor: it consumes commands, decides them and commits, and has its
+partitions. What is decided, and how, is its ``Work``.
+
+    consume -> decide -> events + history + outcomes + replies + offsets in one transaction -> store
+
+While one transaction is being committed, the commands of the next are read and decided, so that the
+broker is not waited for with nothing to do. They are decided on what is being committed: when that
+fails, both are forgotten and read again.
+
+Runs as any number of processes in one consumer group. A partition is consumed only while its state
+is known up to the high watermark; it is paused while that is restored.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from commands.aggregate import Aggregate
+from processors.decider import Decider
+from processors.partitions import OwnedPartitions, Place
+from processors.records import IncomingRecord, OutgoingRecord, incoming
+from processors.slot import Slot
+from processors.state_store import Marker, PartitionState
+from processors.transaction import NextOffsets, TransactionalWriter, TransactionFailed
+from runtime import kafka, topic_admin
+from runtime.settings import Settings
+from schemas.topics import Topics
+
+logger = logging.getLogger(__name__)
+
+IDLE_POLL_S: Final = 0.1
+"""How long an idle processor waits for a first command before it looks whether it shall stop."""
+
+BUSY_POLL_S: Final = 0.001
+"""How long it waits for more commands before it looks whether the commit under way has ended."""
+
+TELL_EVERY_S: Final = 10.0
+
+
+DUE_EVERY_S: Final = 0.05
+"""How often it looks what time has made due."""
+
+NewDecider = Callable[[Aggregate, Topics, int, PartitionState], Decider]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a kind of processor does: for which aggregates, and who decides one of their partitions.
+
+    ``role`` names its consumer group, its places on disk and its transactional ids. ``marker``: of a
+    state, what its decider wants to find again (see ``PartitionCopy.marked``).
+    """
+
+    role: str
+    aggregates: tuple[Aggregate, ...]
+    new_decider: NewDecider
+    marker: Marker | None = None
+
+    def group_id(self, settings: Settings) -> str:
+        """Its consumer group."""
+        return f"{settings.topic_prefix}.{self.role}"
+
+
+@dataclass(slots=True)
+class Batch:
+    """Commands that are decided and will be committed together; ``began_at`` on the monotonic clock."""
+
+    began_at: float
+    commands: int = 0
+    records: list[OutgoingRecord] = field(default_factory=list)
+    ends: NextOffsets = field(default_factory=dict)
+
+    def add(self, decider: Decider, commands: Sequence[IncomingRecord]) -> None:
+        """Decides more commands, of one partition and in their order."""
+        for command in commands:
+            self.records += decider.decide(command)
+        self.commands += len(commands)
+        self.ends[commands[-1].topic, commands[-1].partition] = commands[-1].offset + 1
+
+    def offsets(self) -> list[TopicPartition]:
+        """For each partition, the offset after its last command."""
+        return [TopicPartition(*place, offset) for place, offset in self.ends.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A transaction under way, of so many commands."""
+
+    ends: Future[NextOffsets]
+    commands: int
+
+
+class Processor:
+    """One process' part of the group. ``run`` until ``stop``; not thread-safe but for ``stop``."""
+
+    def __init__(self, settings: Settings, work: Work) -> None:
+        self._settings = settings
+        self._work = work
+        self._topics = topic_admin.topics_of(settings)
+        self._aggregate_of = {self._topics.commands(a.name): a for a in work.aggregates}
+        self._due_at = 0.0
+        self._stopping = threading.Event()
+        self._batch_s = settings.batch_ms / 1000
+        self._batch: Batch | None = None
+        self._commit: Commit | None = None
+        self._doubtful = False
+        """Something decided will not be committed: nothing decided counts until ``_start_over``."""
+        self.decided = 0
+        """Commands decided and committed so far."""
+
+    def stop(self) -> None:
+        """Lets ``run`` end after the transaction under way; may be called from a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Until stopped.
+
+        Raises TopicsUnfit, OffsetsLost, RestoreStalled, KafkaException: all need a person.
+        """
+        topic_admin.require(self._settings)
+        with ExitStack() as stack:
+            slot = stack.enter_context(Slot(self._settings.home, self._work.role))
+            self._writer = TransactionalWriter(
+                self._settings, f"{self._settings.topic_prefix}.{slot.name}"
+            )
+            stack.callback(self._writer.close)
+            self._committer = stack.enter_context(ThreadPoolExecutor(1, "commit"))
+            group = self._work.group_id(self._settings)
+            self._consumer = Consumer(kafka.group_consumer(self._settings, group))
+            self._owned = OwnedPartitions(
+                self._settings,
+                self._consumer,
+                slot.directory,
+                self._new_decider,
+                before_release=self._finish,
+                marker=self._work.marker,
+            )
+            stack.callback(self._owned.close)
+            stack.callback(self._consumer.close)
+            self._consumer.subscribe(
+                list(self._aggregate_of),
+                on_assign=self._owned.on_assign,
+                on_revoke=self._owned.on_revoke,
+                on_lost=self._owned.on_lost,
+            )
+            logger.info("%s started as %s", self._work.role, slot.name)
+            try:
+                self._loop()
+                self._finish()
+            except BaseException:
+                # It may have come in the middle of a decision: closing must not commit that.
+                self._doubtful = True
+                raise
+        logger.info("%s stopped after %d commands", self._work.role, self.decided)
+
+    def _new_decider(self, topic: str, partition: int, store: PartitionState) -> Decider:
+        return self._work.new_decider(self._aggregate_of[topic], self._topics, partition, store)
+
+    def _loop(self) -> None:
+        told_at, told = time.monotonic(), 0
+        while not self._stopping.is_set():
+            if self._doubtful:
+                self._start_over()
+            self._owned.restore_step()
+            self._take()
+            self._take_due()
+            self._advance()
+            now = time.monotonic()
+            if now - told_at > TELL_EVERY_S and self.decided > told:
+                rate = (self.decided - told) / (now - told_at)
+                logger.info("%d commands decided, %.0f/s", self.decided, rate)
+                told_at, told = now, self.decided
+
+    # Reading and deciding.
+
+    def _take(self) -> None:
+        """Reads what has come and decides it, as part of the next transaction."""
+        taken = self._batch.commands if self._batch else 0
+        if taken == self._settings.batch_size:
+            return  # full, and the one before it is still under way
+        by_place = self._consume(self._settings.batch_size - taken)
+        for place, commands in by_place.items():
+            # A partition that went in the meantime is its new owner's; one that went and came back
+            # is read again from the committed offset.
+            if self._owned.is_ready(place):
+                if self._batch is None:
+                    self._batch = Batch(time.monotonic())
+                self._batch.add(self._owned.decider(place), commands)
+
+    def _take_due(self) -> None:
+        """What is due goes with the next transaction; it is not in anybody's way meanwhile."""
+        now = time.monotonic()
+        if now < self._due_at or self._doubtful:
+            return
+        self._due_at = now + DUE_EVERY_S
+        due = self._owned.due(time.time_ns() // 1_000_000)
+        if due:
+            self._batch = self._batch or Batch(now)
+            self._batch.records += due
+
+    def _consume(self, room: int) -> dict[Place, list[IncomingRecord]]:
+        """At most so many commands; waits for a first one, not for more. A rebalance may come in
+        here.
+        """
+        if self._batch or self._commit:
+            messages = self._consumer.consume(room, BUSY_POLL_S)
+        else:
+            messages = self._consumer.consume(1, 0 if self._owned.restoring else IDLE_POLL_S)
+            if messages and room > 1:
+                messages += self._consumer.consume(room - 1, 0)
+        by_place: dict[Place, list[IncomingRecord]] = {}
+        for message in messages:
+            if self._is_record(message):
+                command = incoming(message)
+                by_place.setdefault((command.topic, command.partition), []).append(command)
+        return by_place
+
+    def _is_record(self, message: Message) -> bool:
+        error = message.error()
+        if error is None:
+            return True
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise self._owned.offsets_lost(f"{message.topic()}-{message.partition()}", error.str())
+        if error.fatal():
+            raise KafkaException(error)
+        logger.warning("consumer: %s", error.str())  # the library goes on trying by itself
+        return False
+
+    # Committing.
+
+    def _advance(self) -> None:
+        """Ends the commit under way if it is done, and begins the next one if it is time."""
+        full = self._batch is not None and self._batch.commands == self._settings.batch_size
+        if self._commit is not None and (full or self._commit.ends.done()):
+            self._settle()
+        if self._batch is None or self._commit is not None or self._doubtful:
+            return
+        if full or time.monotonic() - self._batch.began_at >= self._batch_s:
+            self._begin(self._batch)
+
+    def _begin(self, batch: Batch) -> None:
+        """Sends a batch and leaves its commit to the other thread; no other commit is under way."""
+        self._batch = None
+        batch.records += self._owned.seal()
+        # Read after the last rebalance that this batch knows of; a later one makes the broker
+        # refuse it. A member that has lost its session has no id any more and is refused, too.
+        group = self._consumer.consumer_group_metadata()
+        try:
+            self._writer.begin(batch.records)
+        except TransactionFailed as failure:
+            self._doubt(failure, batch.commands)
+            return
+        ends = self._committer.submit(self._writer.commit, batch.offsets(), group)
+        self._commit = Commit(ends, batch.commands)
+
+    def _settle(self) -> None:
+        """Waits for the commit under way; what it committed goes to the stores."""
+        commit, self._commit = self._commit, None
+        if commit is None:
+            return
+        try:
+            ends = commit.ends.result()
+        except TransactionFailed as failure:
+            self._doubt(failure, commit.commands)
+            return
+        self._owned.committed(ends)
+        self.decided += commit.commands
+
+    def _doubt(self, failure: TransactionFailed, commands: int) -> None:
+        """A transaction failed, and with it what was decided on top of it."""
+        logger.warning("%s: deciding %d commands again", failure, commands)
+        self._doubtful = True
+
+    def _start_over(self) -> None:
+        """Back to what is committed, offsets and state."""
+        self._batch = None
+        self._owned.rewind()
+        self._doubtful = False
+
+    def _finish(self, lost: bool = False) -> None:
+        """Commits what is decided, before partitions go; when they are gone already, drops it."""
+        self._settle()
+        if self._batch is None or self._doubtful:
+            return
+        if lost:
+            self._doubtful = True
+        else:
+            self._begin(self._batch)
+            self._settle()

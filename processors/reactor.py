@@ -1,0 +1,147 @@
+"""The reactor: services that react to each other's events, each event once.
+
+Reads the sagas' history, asks ``sagas.choreography.react``, and sends the commands that follow in one
+transaction with its offsets. It has no state: what it does depends on the event alone. Read from the
+beginning again it changes nothing: a saga that has begun or ended already takes no second command.
+"""
+
+import logging
+import threading
+from typing import Final
+
+import msgspec
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from processors.loop import IDLE_POLL_S
+from processors.outbox import Outbox, marks_after
+from processors.records import IncomingRecord, OutgoingRecord, incoming
+from processors.slot import Slot
+from processors.transaction import TransactionalWriter, TransactionFailed
+from runtime import kafka, topic_admin
+from runtime.settings import Settings
+from sagas.choreography import EVENTS, Reaction, react
+from schemas import headers
+from schemas.ids import derived_id
+from schemas.partitioner import partition_for
+from schemas.records import CommandRecord, EventRecord, decode_event, encode
+from schemas.rejections import Code, Rejection
+from schemas.saga import SagaEvent
+from schemas.topics import SAGA, Topics
+
+logger = logging.getLogger(__name__)
+
+ROLE: Final = "reactor"
+CALL_TIMEOUT_S: Final = 10.0
+
+_types: Final[dict[str, type[SagaEvent]]] = {event.__name__: event for event in EVENTS}
+
+
+def reactions(record: IncomingRecord, topics: Topics) -> list[OutgoingRecord]:
+    """The commands that follow from one record of the sagas' history.
+
+    Raises msgspec.DecodeError for what is no event of a saga.
+    """
+    event = decode_event(record.value or b"")
+    kind = _types.get(event.type)
+    if kind is None:
+        return []
+    saga_id = (record.key or b"").decode()
+    correlation = dict(record.headers).get(headers.CORRELATION_ID)
+    correlation_id = correlation.decode() if isinstance(correlation, bytes) else saga_id
+    found = react(saga_id, msgspec.json.decode(event.data, type=kind), correlation_id)
+    return [_command(each, event, number, record, topics) for number, each in enumerate(found)]
+
+
+def _command(
+    reaction: Reaction, event: EventRecord, number: int, record: IncomingRecord, topics: Topics
+) -> OutgoingRecord:
+    command = reaction.command
+    value = encode(
+        CommandRecord(
+            type=type(command).__name__,
+            command_id=derived_id("reaction", event.id, str(number)),
+            data=msgspec.Raw(command.__pydantic_serializer__.to_json(command)),
+        )
+    )
+    key = reaction.saga_id.encode()
+    partition = partition_for(key, topics.partitions)
+    return OutgoingRecord(
+        topics.commands(SAGA), partition, key, value, marks_after(event.id, record.headers)
+    )
+
+
+class Reactor:
+    """One process' part of the group. ``run`` until ``stop``; not thread-safe but for ``stop``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topics = topic_admin.topics_of(settings)
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Lets ``run`` end after the batch in hand; may be called from a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Until stopped. Raises TopicsUnfit, NoFreeSlot, KafkaException."""
+        topic_admin.require(self._settings)
+        group = f"{self._settings.topic_prefix}.{ROLE}"
+        consumer = Consumer(kafka.repeating_consumer(self._settings, group))
+        try:
+            with Slot(self._settings.home, ROLE) as slot:
+                name = f"{self._settings.topic_prefix}.{slot.name}"
+                writer = TransactionalWriter(self._settings, name)
+                consumer.subscribe([self._topics.history(SAGA)])
+                logger.info("reactor started as %s", slot.name)
+                while not self._stopping.is_set():
+                    self._react(consumer, writer)
+                writer.close()
+        finally:
+            consumer.close()
+        logger.info("reactor stopped")
+
+    def _react(self, consumer: Consumer, writer: TransactionalWriter) -> None:
+        """One batch. A rebalance can only come in while it is read."""
+        messages = consumer.consume(1, IDLE_POLL_S)
+        if messages:
+            messages += consumer.consume(self._settings.batch_size - 1, 0)
+        read = [incoming(message) for message in messages if _is_record(message)]
+        if not read:
+            return
+        ends = {(record.topic, record.partition): record.offset + 1 for record in read}
+        offsets = [TopicPartition(*place, offset) for place, offset in ends.items()]
+        group = consumer.consumer_group_metadata()
+        try:
+            writer.begin([out for record in read for out in self._reactions(record)])
+            writer.commit(offsets, group)
+        except TransactionFailed as failure:
+            logger.warning("%s: reacting again", failure)
+            self._go_back(consumer)
+
+    def _reactions(self, record: IncomingRecord) -> list[OutgoingRecord]:
+        """As ``reactions``; what cannot be read goes to the dead letters, and the others go on."""
+        try:
+            return reactions(record, self._topics)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            logger.error("unreadable event at %s: %s", record.offset, error)
+            rejection = Rejection(Code.MALFORMED, f"not an event of a saga: {error}")
+            return [Outbox(SAGA, self._topics, record.partition).dead_letter(record, rejection)]
+
+    def _go_back(self, consumer: Consumer) -> None:
+        """To the committed offsets; the beginning where there are none."""
+        for at in kafka.until_answered(
+            lambda: consumer.committed(consumer.assignment(), CALL_TIMEOUT_S), 3 * CALL_TIMEOUT_S
+        ):
+            if at.offset < 0:
+                at.offset, _ = kafka.watermarks(consumer, at, CALL_TIMEOUT_S)
+            consumer.seek(at)
+
+
+def _is_record(message: Message) -> bool:
+    error = message.error()
+    if error is None:
+        return True
+    if error.fatal():
+        raise KafkaException(error)
+    logger.warning("consumer: %s", error.str())  # the library goes on trying by itself
+    return False

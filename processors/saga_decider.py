@@ -1,0 +1,211 @@
+"""Decides the commands of the sagas of one partition, and what only sagas have: the commands that
+follow, appointments, and clients who wait for the end.
+
+All of a transaction: a saga's step, its state and the commands it sends stand together or not at all.
+A saga's state is written once a transaction, however many answers came in it; history has each event.
+"""
+
+import heapq
+from typing import Final, cast
+
+import msgspec
+
+from commands.aggregate import Aggregate, Event
+from processors.decider import Case, Decider, Known, Step
+from processors.outbox import Occurrence
+from processors.records import Headers, OutgoingRecord
+from processors.state_store import PartitionState
+from sagas import react
+from sagas.messages import StartSaga, WakeSaga
+from sagas.react import FollowUp
+from schemas import headers
+from schemas.ids import end_key
+from schemas.partitioner import partition_for
+from schemas.records import CommandRecord, Outcome, decode_outcome, encode
+from schemas.rejections import Rejection
+from schemas.saga import ENDED, SagaEnd, SagaEvent, SagaState, SagaStatus
+from schemas.topics import Topics
+
+SETTLED: Final = ENDED | {SagaStatus.NEEDS_OPERATOR}
+"""Here a client has waited long enough: nothing more happens by itself."""
+
+
+class Appointment(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """When a saga goes on by itself, epoch milliseconds UTC, and the number of this appointment."""
+
+    due_ms: int
+    timer: int
+
+
+class _Appointed(msgspec.Struct, frozen=True):
+    wakes_at_ms: int | None = None
+    timer: int = 0
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    state: _Appointed
+
+
+_stored: Final = msgspec.json.Decoder(_Stored)
+_appointment: Final = msgspec.json.Decoder(Appointment)
+
+
+def appointment(value: bytes) -> bytes | None:
+    """Of a saga's record, its appointment, by which the store finds the sagas that have one."""
+    state = _stored.decode(value).state
+    return (
+        None if state.wakes_at_ms is None else encode(Appointment(state.wakes_at_ms, state.timer))
+    )
+
+
+class SagaDecider(Decider):
+    """One partition of the sagas."""
+
+    def __init__(
+        self, aggregate: Aggregate, topics: Topics, partition: int, store: PartitionState
+    ) -> None:
+        super().__init__(aggregate, topics, partition, store)
+        self._topics = topics
+        self._partition = partition
+        self._newest: dict[bytes, tuple[Event, Occurrence, SagaState]] = {}
+        self._waiting: dict[bytes, set[int]] = {}
+        self._appointments: list[tuple[Appointment, bytes]] = []
+
+    def ready(self) -> None:
+        """Finds all appointments anew: those that were being kept may have been lost with a
+        transaction.
+        """
+        self._appointments = [(_appointment.decode(m), k) for k, m in self._store.states.marked()]
+        heapq.heapify(self._appointments)
+
+    def due(self, now_ms: int) -> list[OutgoingRecord]:
+        """A command for each saga whose appointment is due and still stands."""
+        records = []
+        while self._appointments and self._appointments[0][0].due_ms <= now_ms:
+            appointed, key = heapq.heappop(self._appointments)
+            saga: SagaState | None = self._load(key, self._root_decoder).state
+            if saga is not None and saga.wakes_at_ms is not None and saga.timer == appointed.timer:
+                records.append(self._wake(key, saga))
+        return records
+
+    def seal(self) -> list[OutgoingRecord]:
+        """As ``Decider.seal``; returns the newest state of each saga that was decided."""
+        records = []
+        for key, (event, at, saga) in self._newest.items():
+            record = self._outbox.state(key, event, msgspec.Raw(encode(event)), at, saga)
+            self._open.states[key] = record.value
+            records.append(record)
+        self._newest = {}
+        return [*records, *super().seal()]
+
+    def committed(self, next_events_offset: int | None, next_outcomes_offset: int | None) -> None:
+        """As ``Decider.committed``; appointments count from here."""
+        for key in self._sealed.states:
+            saga: SagaState = self._sealed.known[key].state
+            if saga.wakes_at_ms is not None:
+                made = Appointment(saga.wakes_at_ms, saga.timer)
+                heapq.heappush(self._appointments, (made, key))
+        super().committed(next_events_offset, next_outcomes_offset)
+
+    def discard(self) -> None:
+        """As ``Decider.discard``."""
+        self._newest = {}
+        super().discard()
+
+    def _write(self, case: Case, step: Step, at: Occurrence) -> list[OutgoingRecord]:
+        saga: SagaState = step.after.root
+        self._open.known[case.key] = Known(at.version, saga)
+        self._newest[case.key] = (step.event, at, saga)
+        records = [self._outbox.history(case.key, step.event, msgspec.Raw(encode(step.event)), at)]
+        saga_id = case.request.aggregate_id
+        sent = react(saga_id, saga, cast(SagaEvent, step.event))
+        records += [self._send(saga_id, saga, follow_up, at) for follow_up in sent]
+        if saga.status in SETTLED:
+            waiting = self._waiting.pop(case.key, ())
+            records += [self._end(saga_id, saga, place, case.marks) for place in waiting]
+        return records
+
+    def _send(
+        self, saga_id: str, saga: SagaState, follow_up: FollowUp, at: Occurrence
+    ) -> OutgoingRecord:
+        send = follow_up.send
+        data = send.command.__pydantic_serializer__.to_json(send.command)
+        value = encode(
+            CommandRecord(
+                type=type(send.command).__name__,
+                command_id=follow_up.command_id,
+                data=msgspec.Raw(data),
+            )
+        )
+        key = send.aggregate_id.encode()
+        marks: Headers = [
+            (headers.CORRELATION_ID, (saga.correlation_id or saga_id).encode()),
+            (headers.CAUSATION_ID, at.event_id.encode()),
+            (headers.ANSWER_TO, f"{saga_id}/{follow_up.token}".encode()),
+            *(mark for mark in at.marks if mark[0] == headers.TRACEPARENT),
+        ]
+        partition = partition_for(key, self._topics.partitions)
+        topic = self._topics.commands(send.aggregate)
+        return OutgoingRecord(topic, partition, key, value, marks)
+
+    def _wake(self, key: bytes, saga: SagaState) -> OutgoingRecord:
+        """Through the log, as everything that happens to a saga: its time is that of the record."""
+        command = CommandRecord(
+            type=WakeSaga.__name__,
+            command_id=f"timer.{saga.timer}",
+            data=msgspec.Raw(encode({"timer": saga.timer})),
+        )
+        marks: Headers = [(headers.CORRELATION_ID, (saga.correlation_id or key.decode()).encode())]
+        topic = self._topics.commands(self._aggregate.name)
+        return OutgoingRecord(topic, self._partition, key, encode(command), marks)
+
+    # Who waits for the end.
+
+    def _conclude(
+        self,
+        case: Case,
+        rejection: Rejection | None,
+        version: int,
+        events: tuple[Event, ...] = (),
+    ) -> list[OutgoingRecord]:
+        records = super()._conclude(case, rejection, version, events)
+        if rejection is None:
+            records += self._tell_the_end(case)
+        return records
+
+    def _repeat(self, case: Case, first: bytes) -> list[OutgoingRecord]:
+        records = super()._repeat(case, first)
+        outcome: Outcome = decode_outcome(first)
+        if outcome.accepted and outcome.digest == case.request.digest:
+            records += self._tell_the_end(case)
+        return records
+
+    def _tell_the_end(self, case: Case) -> list[OutgoingRecord]:
+        """To who starts a saga, or starts it again, and waits: at once if it has ended, else then.
+
+        Who waits is remembered in memory only; a client asks again when it hears nothing.
+        """
+        if case.request.type != StartSaga.__name__:
+            return []
+        partition = self._outbox.reply_partition(case.incoming)
+        if partition is None:
+            return []
+        saga: SagaState | None = self._load(case.key, self._root_decoder).state
+        if saga is None:
+            return []
+        if saga.status in SETTLED:
+            return [self._end(case.request.aggregate_id, saga, partition, case.marks)]
+        self._waiting.setdefault(case.key, set()).add(partition)
+        return []
+
+    def _end(self, saga_id: str, saga: SagaState, partition: int, marks: Headers) -> OutgoingRecord:
+        end = SagaEnd(
+            saga_id,
+            saga.saga,
+            saga.status,
+            saga.code,
+            saga.message,
+            saga.undone,
+            saga.updated_at_ms,
+        )
+        return OutgoingRecord(self._topics.replies, partition, end_key(saga_id), encode(end), marks)

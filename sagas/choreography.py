@@ -1,0 +1,205 @@
+"""The same order without a coordinator: four services, each with a process of its own for its part of
+an order, which react to each other's events.
+
+    order.create      waits for the parts of the others, then creates and confirms the order
+    user.validate     begins when order.create has
+    inventory.reserve begins when user.validate is completed
+    payment.process   begins when inventory.reserve is completed
+
+Each part undoes what it did itself, when it fails or when order.create tells that it goes back. Who
+reads an event knows nothing but the event, so it carries what the next one needs. The processes are
+sagas of one step (or, order.create, of steps that others take), so timeouts, retries and undoing are
+those of every saga. Pure.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import msgspec
+
+from commands.aggregate import Command
+from sagas.create_order import (
+    CREATE_ORDER,
+    PROCESS_PAYMENT,
+    RESERVE_INVENTORY,
+    VALIDATE_USER,
+    OrderToPlace,
+)
+from sagas.decide import NOT_BEGUN
+from sagas.definition import (
+    Answer,
+    Done,
+    Reading,
+    Retry,
+    SagaDefinition,
+    Send,
+    Step,
+    Undo,
+    read_outcome,
+)
+from sagas.messages import CompensateSaga, RecordAnswer, StartSaga
+from sagas.tokens import Token
+from schemas.saga import (
+    SagaCompensated,
+    SagaCompleted,
+    SagaEvent,
+    SagaFailed,
+    SagaResolved,
+    SagaStarted,
+    SagaStepCompensationStarted,
+    SagaStepRetried,
+)
+
+ORDER_CREATE: Final = "order.create"
+PATIENCE: Final = Retry(attempts=1, timeout_ms=150_000, longest_ms=150_000)
+"""A part has its own timeouts; only one that is silent beyond them all is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One service's part of an order; its saga's id is the order's with ``suffix``."""
+
+    saga: str
+    suffix: str
+    step: Step
+
+
+PARTS: Final = (
+    Part("user.validate", ":user", VALIDATE_USER),
+    Part("inventory.reserve", ":inventory", RESERVE_INVENTORY),
+    Part("payment.process", ":payment", PROCESS_PAYMENT),
+)
+"""In the order in which they follow each other."""
+
+_part_of_saga: Final[Mapping[str, Part]] = {part.saga: part for part in PARTS}
+_part_of_step: Final[Mapping[str, Part]] = {part.step.name: part for part in PARTS}
+
+
+def _own(part: Part) -> SagaDefinition:
+    """The part as a saga: its step, with the order's id for the part's."""
+
+    def commands(saga_id: str, order: OrderToPlace) -> tuple[Send, ...]:
+        return part.step.commands(saga_id.removesuffix(part.suffix), order)
+
+    undo = part.step.undo
+    if undo is not None:
+        of = undo.of
+        undo = replace(
+            undo, of=lambda saga_id, order, send: of(saga_id.removesuffix(part.suffix), order, send)
+        )
+    return SagaDefinition(
+        part.saga, OrderToPlace, (replace(part.step, commands=commands, undo=undo),), tells=True
+    )
+
+
+def _not_sent(*_: Any) -> Send:
+    raise AssertionError("what others do is not asked of them by commands")
+
+
+def _read_undone(answer: Answer) -> Reading:
+    return Done() if answer.accepted else read_outcome(answer)
+
+
+def _awaited(part: Part) -> Step:
+    """The part as order.create sees it: a step that others take, and undo."""
+    undo = part.step.undo and Undo(_not_sent, _read_undone, replace(PATIENCE, attempts=3))
+    return Step(part.step.name, lambda *_: (), undo, retry=PATIENCE, external=1)
+
+
+SAGAS: Final = (
+    SagaDefinition(ORDER_CREATE, OrderToPlace, (*map(_awaited, PARTS), CREATE_ORDER), tells=True),
+    *map(_own, PARTS),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """A command for a saga, because of what happened in another."""
+
+    saga_id: str
+    command: Command
+
+
+EVENTS: Final = (
+    SagaStarted,
+    SagaCompleted,
+    SagaFailed,
+    SagaCompensated,
+    SagaResolved,
+    SagaStepCompensationStarted,
+    SagaStepRetried,
+)
+"""Events that anybody reacts to."""
+
+
+def react(saga_id: str, event: SagaEvent, correlation_id: str) -> tuple[Reaction, ...]:
+    """What the services do when they hear of an event; nothing for sagas that are none of theirs."""
+    match event:
+        case SagaStarted(saga=saga, input=given) if saga == ORDER_CREATE and given != NOT_BEGUN:
+            return _begin(saga_id, PARTS[0], msgspec.json.decode(given), correlation_id)
+        case SagaCompleted(saga=saga, input=given):
+            part = _part_of_saga.get(saga or "")
+            return _completed(saga_id, part, given, correlation_id) if part else ()
+        case SagaFailed(saga=saga) | SagaCompensated(saga=saga):
+            part = _part_of_saga.get(saga or "")
+            return _undone(saga_id, part, event.code, event.message) if part else ()
+        case SagaResolved(saga=saga):
+            part = _part_of_saga.get(saga or "")
+            return _undone(saga_id, part, "resolved", "by an operator") if part else ()
+        case (
+            SagaStepCompensationStarted(saga=saga, step=step)
+            | SagaStepRetried(saga=saga, step=step, undo=True)
+        ) if saga == ORDER_CREATE:
+            part = _part_of_step.get(step)
+            return _take_back(saga_id, part) if part else ()
+        case _:
+            return ()
+
+
+def _begin(
+    order_id: str, part: Part, given: dict[str, Any], correlation_id: str
+) -> tuple[Reaction, ...]:
+    start = StartSaga(saga=part.saga, input=given, correlation_id=correlation_id)
+    return (Reaction(order_id + part.suffix, start),)
+
+
+def _completed(
+    saga_id: str, part: Part, given: dict[str, Any], correlation_id: str
+) -> tuple[Reaction, ...]:
+    """The order's service notes it, and the next service begins."""
+    order_id = saga_id.removesuffix(part.suffix)
+    token = str(Token(part.step.name, 0))
+    noted = Reaction(order_id, RecordAnswer(token=token, type=part.saga, accepted=True))
+    following = PARTS[PARTS.index(part) + 1 :]
+    begun = _begin(order_id, following[0], given, correlation_id) if following else ()
+    return (noted, *begun)
+
+
+def _undone(
+    saga_id: str, part: Part, code: str | None, message: str | None
+) -> tuple[Reaction, ...]:
+    """The order's service notes that the part is not done, or undone: whichever it waits for."""
+    order_id = saga_id.removesuffix(part.suffix)
+    not_done = RecordAnswer(
+        token=str(Token(part.step.name, 0)),
+        type=part.saga,
+        accepted=False,
+        code=code or "failed",
+        message=message,
+    )
+    is_undone = RecordAnswer(
+        token=str(Token(part.step.name, 0, undo=True)), type=part.saga, accepted=True
+    )
+    return (Reaction(order_id, not_done), Reaction(order_id, is_undone))
+
+
+def _take_back(order_id: str, part: Part) -> tuple[Reaction, ...]:
+    """The part is undone by its own service; one that has not begun yet is barred."""
+    take_back = CompensateSaga(
+        by=ORDER_CREATE,
+        reason="the order could not be placed",
+        code="order_not_placed",
+        saga=part.saga,
+    )
+    return (Reaction(order_id + part.suffix, take_back),)

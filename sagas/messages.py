@@ -1,0 +1,75 @@
+"""The commands of a saga: from clients, from operators, and from the pipeline itself."""
+
+from typing import Any, Final
+
+from pydantic import Field
+
+from commands.aggregate import Command
+from commands.text import Text
+from schemas.ids import Id
+
+MAX_TOKEN: Final = 96
+
+
+class StartSaga(Command):
+    """Begin a saga; the saga id is the record key. The same again changes nothing."""
+
+    saga: Id = Field(description="Name of the saga, e.g. `create_order`.")
+    input: dict[str, Any] = Field(description="What it starts from; each saga has its own fields.")
+    correlation_id: Id | None = Field(
+        default=None, description="Id of the conversation; the saga id if left out."
+    )
+
+
+class RecordAnswer(Command):
+    """Sent by the processors: what came of a command that the saga waits for."""
+
+    token: str = Field(
+        max_length=MAX_TOKEN, pattern=r"^[^\x00-\x1f]+$", description="Which command it answers."
+    )
+    type: Id = Field(description="Type of the command that was decided.")
+    accepted: bool = Field(description="Whether it was accepted.")
+    code: Id | None = Field(default=None, description="Why it was not.")
+    message: str | None = Field(
+        default=None, max_length=2_000, pattern=r"^[^\x00]*$", description="The same in words."
+    )
+    events: tuple[dict[str, Any], ...] = Field(
+        default=(), description="The events it caused: `type` and `data` of each."
+    )
+    repeated: bool = Field(
+        default=False, description="It was answered before; the events are not told again."
+    )
+
+
+class WakeSaga(Command):
+    """Sent by the saga processor: an appointment is due."""
+
+    timer: int = Field(ge=0, le=2**31, description="Number of the appointment.")
+
+
+class RetrySaga(Command):
+    """An operator has it try again what failed, or ask again what is not answered."""
+
+    by: Text = Field(description="Who orders it.")
+    note: Text | None = Field(default=None, description="Why, in words for people.")
+
+
+class CompensateSaga(Command):
+    """Undo what was done. Of a saga that does not exist yet: it may not begin any more."""
+
+    by: Text = Field(description="Who orders it.")
+    reason: Text = Field(description="Why, in words for people.")
+    code: Id = Field(default="ordered", description="The same as a code.")
+    saga: Id | None = Field(
+        default=None, description="Name of the saga; with it, one that has not begun is barred."
+    )
+
+
+class ResolveSaga(Command):
+    """An operator has put right by hand what could not be undone."""
+
+    by: Text = Field(description="Who did it.")
+    note: Text = Field(description="What was done, in words for people.")
+
+
+SagaCommand = StartSaga | RecordAnswer | WakeSaga | RetrySaga | CompensateSaga | ResolveSaga

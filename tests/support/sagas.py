@@ -1,0 +1,82 @@
+"""All that an order placed by one call needs, as processes of a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime import topic_admin
+from runtime.client import CommandClient
+from runtime.embedded import ServersAddress
+from runtime.settings import Settings
+from tests.support.commanding import command
+from tests.support.gateway import GatewayProcess
+from tests.support.processes import RoleProcess, environment
+
+ROLES = {
+    "commands": ("processors", "commands"),
+    "sagas": ("processors", "sagas"),
+    "reactor": ("processors", "reactor"),
+    "payments": ("payments",),
+}
+
+
+@dataclass(frozen=True)
+class SagaStack:
+    """Settings, processes by role, and the gateway."""
+
+    settings: Settings
+    env: dict[str, str]
+    roles: dict[str, RoleProcess]
+    gateway: GatewayProcess
+    directory: Path
+
+    def start(self, role: str) -> None:
+        """Starts a role, again if it has ended."""
+        module, *arguments = ROLES[role]
+        self.roles[role] = RoleProcess(module, self.env, self.directory / f"{role}.log", *arguments)
+
+    def stop(self, role: str) -> None:
+        """Ends a role, if it runs."""
+        self.roles[role].__exit__(None, None, None)
+
+    def restart(self, role: str) -> None:
+        """Kills a role with SIGKILL and starts it anew."""
+        self.roles[role].kill()
+        self.start(role)
+
+    def stock(self, **pieces: int) -> None:
+        """Registers a user `ada` and SKUs with so many pieces each."""
+        with CommandClient(self.settings) as client:
+            assert client.execute(command("ada", "RegisterUser", name="Ada")).accepted
+            for sku, count in pieces.items():
+                register = command(sku, "RegisterItem", description="item", opening_stock=count)
+                assert client.execute(register).accepted
+
+
+@contextmanager
+def saga_stack(
+    servers: ServersAddress, prefix: str, directory: Path, **more: str
+) -> Iterator[SagaStack]:
+    """Everything runs until the end of the block, and nothing after it."""
+    with ExitStack() as stack:
+        gateway = stack.enter_context(GatewayProcess(directory / "home", directory / "gateway.log"))
+        env = environment(
+            servers, prefix, directory / "home", ORDERFLOW_GATEWAY_URL=gateway.url, **more
+        )
+        settings = Settings.model_validate(env)
+        topic_admin.apply(settings)
+        running = SagaStack(settings, env, {}, gateway, directory)
+        for role in ROLES:
+            running.start(role)
+            stack.callback(running.stop, role)
+        yield running
+
+
+def order(token: str = "tok_approve", *, user: str = "ada", **pieces: int) -> dict[str, Any]:
+    """Arguments of ``place_order``: so many pieces of each SKU, at 100 each."""
+    lines = [{"sku": sku, "quantity": n, "unit_price": 100} for sku, n in pieces.items()]
+    return {"user_id": user, "currency": "GBP", "payment_token": token, "lines": lines}

@@ -1,0 +1,317 @@
+"""The outbox of payments, its pure parts: what an event asks, what an answer sends, what is committed."""
+
+import asyncio
+import itertools
+import json
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commands import by_command
+from payments.asking import FIRST_PAUSE_S, LONGEST_PAUSE_S, Asker, Unreadable, pauses, read
+from payments.gateway import Charge, Charged, Declined, Refunded
+from payments.lanes import Lanes
+from payments.ledger import BARRED
+from payments.memory_gateway import MemoryGateway
+from payments.progress import Progress
+from payments.reaction import Followup, Refund, after_charge, after_refund, command_id, react
+from payments.sending import Source
+from schemas.ids import MAX_ID_LENGTH, is_id
+from schemas.payment import (
+    PaymentCaptured,
+    PaymentFailed,
+    PaymentRefundRequested,
+    PaymentRequested,
+)
+from schemas.records import EventRecord, encode
+
+CHARGE = Charge("p-1", 1_000, "EUR", "tok_approve")
+
+
+def event(data: msgspec.Struct, **more: Any) -> EventRecord:
+    kind = type(data).__name__
+    return EventRecord(
+        type=kind, id="c-1:0", version=1, occurred_at_ms=1, data=msgspec.Raw(encode(data)), **more
+    )
+
+
+def sent(followups: tuple[Followup, ...]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Id, type and data of each command; all of them valid to the aggregate that gets them."""
+    found = []
+    for followup in followups:
+        command = followup.command
+        (model,) = (m for m in by_command[command.type].commands if m.__name__ == command.type)
+        model.model_validate_json(bytes(command.data))
+        assert is_id(command.command_id)
+        found.append((command.command_id, command.type, json.loads(bytes(command.data))))
+    return found
+
+
+def test_a_requested_payment_with_a_token_is_charged_under_its_id() -> None:
+    assert react("p-1", event(requested("tok_approve"))) == CHARGE
+
+
+def test_a_requested_refund_with_a_token_is_a_refund_of_that_charge() -> None:
+    assert react("p-1", event(PaymentRefundRequested("late", "tok_1"))) == Refund("p-1", "late")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PaymentRequested("o-1", 1_000, "EUR"),
+        PaymentRefundRequested("late"),
+        PaymentCaptured(1_000),
+        PaymentFailed("x"),
+    ],
+    ids=repr,
+)
+def test_nothing_else_is_a_gateways_matter(data: msgspec.Struct) -> None:
+    assert react("p-1", event(data)) is None
+
+
+def test_a_charge_is_captured_as_the_gateway_says() -> None:
+    assert sent(after_charge(CHARGE, Charged(900, "ch_1"))) == [
+        ("p-1.capture", "CapturePayment", {"amount": 900, "reference": "ch_1"})
+    ]
+
+
+def test_a_declined_charge_has_failed() -> None:
+    assert sent(after_charge(CHARGE, Declined("no cover"))) == [
+        ("p-1.decline", "FailPayment", {"reason": "no cover"})
+    ]
+
+
+def test_a_refund_repeats_the_capture_in_the_same_bytes_and_only_the_refund_is_the_answer() -> None:
+    capture, refund = after_refund(Refund("p-1", "late"), Refunded(900, "ch_1"))
+    (first,) = after_charge(CHARGE, Charged(900, "ch_1"))
+    assert encode(capture.command) == encode(first.command)
+    assert (first.answers, capture.answers, refund.answers) == (True, False, True)
+    assert sent((refund,)) == [("p-1.refund", "RefundPayment", {"amount": 900, "reason": "late"})]
+
+
+def test_a_refund_of_what_was_never_charged_has_failed() -> None:
+    assert sent(after_refund(Refund("p-1", "late"), Refunded(0))) == [
+        ("p-1.cancel", "FailPayment", {"reason": "late"})
+    ]
+
+
+@pytest.mark.parametrize("said", ["", "  ", "x" * 500, "🙂" * 201, " a" + " " * 300])
+def test_whatever_a_gateway_says_fits_into_a_command(said: str) -> None:
+    assert sent(after_charge(CHARGE, Declined(said)))
+    assert sent(after_charge(CHARGE, Charged(1, said)))
+
+
+def test_ids_of_commands_are_ids_also_of_the_longest_payment_id_and_differ() -> None:
+    payments = ["p", "x" * MAX_ID_LENGTH, "x" * (MAX_ID_LENGTH - 1) + "y"]
+    made = {command_id(p, name) for p in payments for name in ("capture", "refund")}
+    assert len(made) == 6
+    assert all(map(is_id, made))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (b"p-1", b"{"),
+        (b"p-1", None),
+        (b"p/1", encode(event(PaymentFailed("x")))),
+        (None, encode(event(PaymentFailed("x")))),
+        (b"\xff", encode(event(PaymentFailed("x")))),
+        (b"p-1", encode(event(PaymentFailed("x"), schema_version=2))),
+        (b"p-1", b'{"type":"PaymentRequested","id":"a","version":1,"occurred_at_ms":1,"data":{}}'),
+        (b"p-1", b'{"type":"PaymentRequested","id":"a","version":1,"occurred_at_ms":1}'),
+    ],
+)
+def test_what_is_no_event_of_a_payment_is_unreadable(key: bytes, value: bytes | None) -> None:
+    with pytest.raises(Unreadable):
+        read(Source("t", 0, 0, 1, key, value, []))
+
+
+def test_pauses_double_up_to_the_longest_and_are_not_all_the_same() -> None:
+    found = list(itertools.islice(pauses(random.Random(1)), 20))
+    for number, pause in enumerate(found):
+        longest = min(FIRST_PAUSE_S * 2**number, LONGEST_PAUSE_S)
+        assert longest / 2 <= pause <= longest
+    assert len(set(found)) == len(found)
+
+
+@given(st.data())
+def test_the_committed_offset_is_that_of_the_first_event_that_has_not_ended(
+    data: st.DataObject,
+) -> None:
+    offsets = sorted(data.draw(st.sets(st.integers(0, 100), min_size=1)))
+    progress, begun, ended = Progress(), list[int](), set[int]()
+    left = list(offsets)
+    while left or len(ended) < len(begun):
+        open_ = [offset for offset in begun if offset not in ended]
+        if left and (not open_ or data.draw(st.booleans())):
+            begun.append(left.pop(0))
+            progress.begin(begun[-1])
+        else:
+            ended.add(offset := data.draw(st.sampled_from(open_)))
+            progress.end(offset)
+        open_ = [offset for offset in begun if offset not in ended]
+        assert progress.unfinished == len(open_)
+        assert progress.due() == (min(open_) if open_ else begun[-1] + 1)
+    progress.committed(offsets[-1] + 1)
+    assert progress.due() is None
+
+
+def test_of_a_partition_of_which_nothing_was_read_nothing_is_committed() -> None:
+    assert Progress().due() is None
+
+
+class Recorder:
+    """Where commands and dead letters go in these tests; ``open`` says whether the broker answers."""
+
+    def __init__(self) -> None:
+        self.commands: list[str] = []
+        self.letters: list[str] = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def command(self, followup: Followup, event_id: str, source: Source) -> None:
+        del event_id, source
+        await self.open.wait()
+        self.commands.append(followup.command.command_id)
+
+    async def dead_letter(self, source: Source, code: str, cause: Exception) -> None:
+        del source, cause
+        await self.open.wait()
+        self.letters.append(code)
+
+
+PLACE = ("history", 0)
+
+
+class Bench:
+    """Lanes on the in-memory gateway, with one partition whose offsets count up by themselves."""
+
+    def __init__(self) -> None:
+        self.gateway = MemoryGateway()
+        self.sender = Recorder()
+        self.lanes = Lanes(Asker(self.gateway, self.sender))
+        self.lanes.own([PLACE])
+        self._offsets = itertools.count()
+
+    def happens(self, payment_id: str, data: msgspec.Struct) -> None:
+        value = encode(event(data))
+        self.take(payment_id.encode(), value)
+
+    def take(self, key: bytes, value: bytes) -> None:
+        self.lanes.take(Source(*PLACE, next(self._offsets), 1, key, value, []))
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():  # noqa: ASYNC110 - nothing tells a test
+                await asyncio.sleep(0.005)
+
+    async def until_ended(self) -> None:
+        await self.until(lambda: self.lanes.unfinished == 0)
+
+
+def requested(token: str, amount: int = 1_000) -> PaymentRequested:
+    return PaymentRequested("o-1", amount, "EUR", token)
+
+
+def in_a_loop(test: Callable[[], Coroutine[None, None, None]]) -> Callable[[], None]:
+    """The test on an event loop of its own."""
+
+    def run() -> None:
+        asyncio.run(test())
+
+    run.__name__ = test.__name__
+    return run
+
+
+@in_a_loop
+async def test_a_refund_follows_its_charge_in_order() -> None:
+    bench = Bench()
+    bench.happens("p-1", requested("tok_slow_50"))
+    await bench.until(lambda: bench.gateway.ledger.book().charges)
+    bench.happens("p-1", PaymentRefundRequested("late", "tok_slow_50"))
+    await bench.until_ended()
+    assert bench.sender.commands == ["p-1.capture", "p-1.capture", "p-1.refund"]
+    assert bench.lanes.due() == {PLACE: 2}
+
+
+@in_a_loop
+async def test_a_stuck_payment_holds_up_nobody_but_the_committed_offset() -> None:
+    bench = Bench()
+    bench.happens("p-1", PaymentCaptured(1))
+    bench.happens("stuck", requested("tok_down"))
+    bench.happens("p-2", requested("tok_approve"))
+    bench.happens("p-3", requested("tok_decline"))
+    await bench.until(lambda: bench.lanes.unfinished == 1)
+    assert sorted(bench.sender.commands) == ["p-2.capture", "p-3.decline"]
+    assert bench.lanes.due() == {PLACE: 1}
+    bench.gateway.mend()
+    await bench.until_ended()
+    assert bench.sender.commands[2:] == ["stuck.capture"]
+    assert bench.lanes.due() == {PLACE: 4}
+
+
+@in_a_loop
+async def test_a_charge_without_an_answer_is_given_up_for_the_refund_that_waits_behind_it() -> None:
+    bench = Bench()
+    bench.happens("p-1", requested("tok_down"))
+    await asyncio.sleep(0.05)
+    bench.happens("p-1", PaymentRefundRequested("late", "tok_down"))
+    await bench.until_ended()
+    assert bench.sender.commands == ["p-1.cancel"]
+    assert await bench.gateway.charge(Charge("p-1", 1_000, "EUR", "tok_down")) == Declined(BARRED)
+
+
+@in_a_loop
+async def test_an_offset_is_due_when_the_broker_has_the_command_and_not_when_the_gateway_answered() -> (
+    None
+):
+    bench = Bench()
+    bench.sender.open.clear()
+    bench.happens("p-1", requested("tok_approve"))
+    await bench.until(lambda: bench.gateway.ledger.book().charges)
+    await asyncio.sleep(0.02)
+    assert bench.lanes.due() == {PLACE: 0}
+    bench.sender.open.set()
+    await bench.until_ended()
+    assert bench.lanes.due() == {PLACE: 1}
+
+
+@in_a_loop
+async def test_what_cannot_be_followed_is_a_dead_letter_and_holds_up_nobody() -> None:
+    bench = Bench()
+    bench.take(b"p-1", b"nonsense")
+    bench.happens("p-1", requested("tok_approve"))
+    await bench.until(lambda: bench.sender.commands)
+    bench.happens("p-1", requested("tok_approve", amount=2))
+    bench.happens("p-2", requested("tok_approve"))
+    await bench.until_ended()
+    assert bench.sender.letters == ["unreadable", "key_reused"]
+    assert bench.sender.commands == ["p-1.capture", "p-2.capture"]
+
+
+@in_a_loop
+async def test_a_bug_in_an_adapter_is_a_dead_letter() -> None:
+    bench = Bench()
+    bench.gateway.ledger.close()
+    bench.happens("p-1", requested("tok_approve"))
+    await bench.until_ended()
+    assert bench.sender.letters == ["internal_error"]
+
+
+@in_a_loop
+async def test_of_a_partition_that_went_nothing_more_is_sent_and_nothing_is_due() -> None:
+    bench = Bench()
+    bench.happens("p-1", requested("tok_slow_100"))
+    await bench.until(lambda: bench.gateway.ledger.book().charges)
+    bench.lanes.drop([PLACE])
+    bench.happens("p-2", requested("tok_approve"))
+    await asyncio.sleep(0.2)
+    assert bench.sender.commands == []
+    assert bench.lanes.due() == {}
+    assert bench.lanes.unfinished == 0
+    assert not bench.lanes.failed.done()
