@@ -22,9 +22,11 @@ RUN awk '/^setuptools==/ { found = 1 } found { print } found && !/\\$/ { exit }'
 
 COPY schemas schemas
 COPY commands commands
+COPY sagas sagas
 COPY runtime runtime
 COPY processors processors
 COPY readmodels readmodels
+COPY payments payments
 COPY orderflow orderflow
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && /opt/venv/bin/pip install --no-deps --no-index dist/*.whl \

@@ -1,5 +1,4 @@
-"""A whole pipeline under this process: servers if nobody else has any, topics, processors,
-projectors.
+"""A whole pipeline under this process: servers if nobody else has any, topics, and every role.
 
 What `orderflow up` and `orderflow demo` have in common. Stops in the reverse order of the start, so
 a processor ends its transaction and a projector its batch while the servers are still there.
@@ -19,12 +18,32 @@ from orderflow.servers import (
     wants_embedded,
     with_address,
 )
-from orderflow.supervisor import Supervisor, role
+from orderflow.supervisor import Child, Supervisor, role
 from runtime import topic_admin
 from runtime.embedded import EmbeddedServers
+from runtime.embedded.ports import free_port
 from runtime.settings import Settings
 
 OnProgress = Callable[[str, float | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """How many processes of each role; one of those that are not named here."""
+
+    processors: int = 1
+    saga_processors: int = 1
+    projectors: int = 1
+
+    def counts(self) -> dict[str, int]:
+        """Role → number of processes, in the order in which they are started."""
+        return {
+            "processor": self.processors,
+            "saga-processor": self.saga_processors,
+            "reactor": 1,
+            "payments": 1,
+            "projector": self.projectors,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +68,7 @@ class Pipeline:
 
 @contextmanager
 def running_pipeline(
-    settings: Settings, processors: int, projectors: int, on_progress: OnProgress
+    settings: Settings, roles: Roles, on_progress: OnProgress
 ) -> Iterator[Pipeline]:
     """Starts everything and stops it at the end.
 
@@ -66,15 +85,27 @@ def running_pipeline(
         check_redis(settings)
         on_progress("applying the topics", None)
         topic_admin.apply(settings)
-        on_progress("starting processors and projectors", None)
-        environment, logs = environment_of(settings), settings.home.absolute() / "logs"
-        children = [
-            role(name, environment, logs, f"{name}-{number}" if count > 1 else name)
-            for name, count in (("processor", processors), ("projector", projectors))
-            for number in range(1, count + 1)
-        ]
-        supervisor = stack.enter_context(Supervisor(children))
+        on_progress("starting the roles", None)
+        supervisor = stack.enter_context(Supervisor(_children(settings, roles)))
         yield Pipeline(settings, servers, supervisor)
+
+
+def _children(settings: Settings, roles: Roles) -> list[Child]:
+    """The roles' processes; with a simulated payment gateway, where the environment names none."""
+    logs = settings.home.absolute() / "logs"
+    children: list[Child] = []
+    if settings.gateway_url is None:
+        port = free_port()
+        settings = settings.model_copy(update={"gateway_url": f"http://127.0.0.1:{port}"})
+        arguments = ("--port", str(port))
+        children.append(role("gateway", environment_of(settings), logs, arguments=arguments))
+    environment = environment_of(settings)
+    children += [
+        role(name, environment, logs, f"{name}-{number}" if count > 1 else name)
+        for name, count in roles.counts().items()
+        for number in range(1, count + 1)
+    ]
+    return children
 
 
 @contextmanager

@@ -178,11 +178,17 @@ class Supervisor:
             child.wait_until_stopped(deadline)
 
 
-def role(name: str, environment: Mapping[str, str], logs: Path, title: str | None = None) -> Child:
+def role(
+    name: str,
+    environment: Mapping[str, str],
+    logs: Path,
+    title: str | None = None,
+    arguments: Sequence[str] = (),
+) -> Child:
     """The child that runs one role with this interpreter: ``python -m orderflow processor``."""
     return Child(
         title or name,
-        [sys.executable, "-m", "orderflow", name],
+        [sys.executable, "-m", "orderflow", name, *arguments],
         environment,
         logs / f"{title or name}.log",
     )

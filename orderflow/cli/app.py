@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from orderflow.cli import demo, doctor, imports, query, rebuild, roles, send, topics, up
+from orderflow.cli import demo, doctor, imports, place, query, rebuild, roles, send, topics, up
 from orderflow.cli.exits import EPILOG, EXPECTED, Exit, explain, quit_with, show
 
 
@@ -42,6 +42,7 @@ app.command("projector", rich_help_panel="Run")(roles.projector)
 app.command("payments", rich_help_panel="Run")(roles.payments)
 app.command("gateway", rich_help_panel="Run")(roles.gateway)
 app.command("send", rich_help_panel="Use")(send.send)
+app.command("place-order", rich_help_panel="Use")(place.place_order)
 app.add_typer(query.app, name="query", rich_help_panel="Use")
 app.add_typer(imports.app, name="import", rich_help_panel="Use")
 app.command("rebuild", rich_help_panel="Operate")(rebuild.rebuild)

@@ -27,7 +27,7 @@ from orderflow.cli.shown import (
     take_snapshot,
 )
 from orderflow.lag import wait_for_views
-from orderflow.pipeline import Pipeline, running_pipeline
+from orderflow.pipeline import Pipeline, Roles, running_pipeline
 from orderflow.shop.check import Difference, differences
 from orderflow.shop.expectation import Tally
 from orderflow.shop.feeder import Feeder, FeedReport
@@ -88,7 +88,7 @@ def demo(
         bars = stack.enter_context(progress_bars())
         began = time.monotonic()
         with bars.step("Starting servers and roles") as step:
-            pipeline = stack.enter_context(running_pipeline(settings, 1, 1, step.update))
+            pipeline = stack.enter_context(running_pipeline(settings, Roles(), step.update))
         try:
             report = _run(pipeline, plan, bars, time.monotonic() - began)
         except TimeoutError:

@@ -15,7 +15,7 @@ from orderflow.cli.context import settings as read_settings
 from orderflow.cli.output import Output, OutputOption, errors, print_json
 from orderflow.cli.progress import progress_bars
 from orderflow.lag import LagMeter, Sample
-from orderflow.pipeline import Pipeline, running_pipeline, stop_on_signals
+from orderflow.pipeline import Pipeline, Roles, running_pipeline, stop_on_signals
 from orderflow.supervisor import Child
 from runtime.topic_admin import topics_of
 
@@ -27,6 +27,9 @@ LAST_WORDS: Final = 200
 
 def up(
     processors: Annotated[int, typer.Option(min=1, max=64, help="Processor processes.")] = 1,
+    saga_processors: Annotated[
+        int, typer.Option(min=1, max=64, help="Saga processor processes.")
+    ] = 1,
     projectors: Annotated[int, typer.Option(min=1, max=64, help="Projector processes.")] = 1,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -37,7 +40,8 @@ def up(
     settings = read_settings()
     with ExitStack() as stack:
         with progress_bars() as bars, bars.step("Starting") as step:
-            running = running_pipeline(settings, processors, projectors, step.update)
+            roles = Roles(processors, saga_processors, projectors)
+            running = running_pipeline(settings, roles, step.update)
             pipeline = stack.enter_context(running)
         stopping = stack.enter_context(stop_on_signals())
         if output is Output.JSON:

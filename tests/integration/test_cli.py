@@ -69,7 +69,14 @@ def name(kind: str) -> str:
 def test_up_names_servers_and_processes(up: Up, servers: ServersAddress) -> None:
     assert up.said["kafka_bootstrap_servers"] == servers.bootstrap_servers
     assert up.said["embedded"] is False
-    assert set(up.said["pids"]) == {"processor", "projector"}
+    assert set(up.said["pids"]) == {
+        "gateway",
+        "processor",
+        "saga-processor",
+        "reactor",
+        "payments",
+        "projector",
+    }
 
 
 def test_an_order_goes_from_send_to_every_query(run: Run, answer: Callable[..., Any]) -> None:

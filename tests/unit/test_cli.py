@@ -36,7 +36,13 @@ COMMANDS = (
     "topics",
     "doctor",
     "processor",
+    "saga-processor",
+    "reactor",
+    "payments",
+    "gateway",
     "projector",
+    "place-order",
+    "sagas",
 )
 
 

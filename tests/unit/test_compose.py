@@ -23,7 +23,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 SERVERS = {name: service for name, service in SERVICES.items() if "build" not in service}
-SCALED = {"processor", "projector"}
+SCALED = {"processor", "saga-processor", "reactor", "payments", "projector"}
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 
 NO_OPTIONS = {"CLUSTER_ID", "KAFKA_HEAP_OPTS"}
@@ -42,7 +42,7 @@ def test_the_file_is_what_the_compose_specification_allows() -> None:
 
 def test_the_services_are_the_two_servers_and_the_roles() -> None:
     assert set(SERVERS) == {"kafka", "redis"}
-    assert set(OURS) == {"topics", "processor", "projector", "demo"}
+    assert set(OURS) == {"topics", *SCALED, "gateway", "demo"}
     assert SERVICES["demo"]["profiles"] == ["demo"]
     assert not any("profiles" in service for name, service in SERVICES.items() if name != "demo")
 

@@ -1,0 +1,102 @@
+"""`orderflow place-order`: one order across all services, and how it ended."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+import typer
+
+from orderflow.cli.context import connected
+from orderflow.cli.exits import Exit, Refused, quit_with
+from orderflow.cli.output import Output, OutputOption, answers, print_json
+from orderflow.placing import NotPlaced, OrderClient, Placed, Placement, StillRunning
+from schemas.ids import is_id
+
+LINE: Final = "SKU:QUANTITY:UNIT_PRICE"
+
+
+class Coordination(StrEnum):
+    """How the services are kept together."""
+
+    ORCHESTRATION = "orchestration"
+    CHOREOGRAPHY = "choreography"
+
+
+def place_order(
+    order_id: Annotated[
+        str, typer.Argument(metavar="ORDER_ID", help="The same again places no second order.")
+    ],
+    lines: Annotated[list[str], typer.Argument(metavar=LINE, help="Price in minor units.")],
+    *,
+    user: Annotated[str, typer.Option(help="Id of the user who orders.")],
+    currency: Annotated[str, typer.Option(help="ISO 4217.")] = "GBP",
+    payment_token: Annotated[
+        str, typer.Option(help="Payment method, as the gateway knows it; see docs/PAYMENTS.md.")
+    ] = "tok_approve",
+    coordination: Annotated[
+        Coordination, typer.Option(help="One saga, or services that react to each other.")
+    ] = Coordination.ORCHESTRATION,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the end.")] = 30.0,
+    correlation_id: Annotated[
+        str | None, typer.Option(help="Id of the conversation; the order's id if left out.")
+    ] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Place an order: check the user, reserve stock, take the payment, create the order; or undo it all.
+
+    Exit code 1: there is no order. Exit code 4: no end in time; it goes on by itself.
+    """
+    if not is_id(order_id):
+        raise Refused(f"{order_id!r} cannot be an id", "Use letters, digits and ._:@+-.")
+    wanted = [_line(text) for text in lines]
+    with OrderClient(connected(redis=False)) as orders:
+        placement = orders.place_order(
+            order_id,
+            timeout=timeout,
+            user_id=user,
+            lines=wanted,
+            currency=currency,
+            payment_token=payment_token,
+            coordination=coordination.value,
+            correlation_id=correlation_id,
+        )
+    _show(placement, output)
+
+
+def _line(text: str) -> dict[str, Any]:
+    parts = text.rsplit(":", 2)  # a SKU may have a colon
+    if not (len(parts) == 3 and is_id(parts[0]) and parts[1].isdigit() and parts[2].isdigit()):
+        raise Refused(f"{text!r} is no line of an order", f"Write {LINE}, e.g. MUG:2:499.")
+    sku, quantity, price = parts
+    return {"sku": sku, "quantity": int(quantity), "unit_price": int(price)}
+
+
+def _show(placement: Placement, output: Output) -> None:
+    if output is Output.JSON:
+        print_json({"result": _RESULT[type(placement)], **_fields(placement)})
+    else:
+        answers().print(_sentence(placement), highlight=False, soft_wrap=True)
+    match placement:
+        case NotPlaced():
+            raise quit_with(Exit.NO)
+        case StillRunning():
+            raise quit_with(Exit.TIMEOUT)
+        case Placed():
+            return
+
+
+_RESULT: Final = {Placed: "placed", NotPlaced: "not_placed", StillRunning: "still_running"}
+
+
+def _fields(placement: Placement) -> dict[str, Any]:
+    return {name: getattr(placement, name) for name in placement.__slots__}
+
+
+def _sentence(placement: Placement) -> str:
+    match placement:
+        case Placed(order_id):
+            return f"[green]placed[/] order {order_id}"
+        case NotPlaced(order_id, status, code, message, undone):
+            back = f" Undone: {', '.join(undone)}." if undone else ""
+            return f"[red]not placed[/] order {order_id}, {status}: {code}. {message}.{back}"
+        case StillRunning(_, message):
+            return f"[yellow]still running[/] {message}"
