@@ -19,13 +19,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import latency, processing, projecting, rebuilding, workload
+from benchmarks import latency, placing, processing, projecting, rebuilding, workload
 from runtime import topic_admin
 from runtime.embedded import EmbeddedServers
 from runtime.settings import Settings
 
 COMMANDS = 200_000
 ROUNDS = 3
+ORDERS = 4_000
 LATENCY_S = 10.0
 WARM_UP_S = 15.0
 Rows = dict[str, list[dict[str, float]]]
@@ -53,7 +54,9 @@ def main() -> None:
 
 def measure(environment: dict[str, str], count: int, rounds: int, console: Console) -> Rows:
     """Every figure, each in ``rounds`` alternations with its comparator."""
-    rows: Rows = {"processing": [], "projecting": [], "rebuilding": [], "latency": []}
+    rows: Rows = {
+        name: [] for name in ("processing", "projecting", "rebuilding", "latency", "placing")
+    }
     for number in range(rounds + 1):
         console.print(f"round {number} of {rounds}: {count} commands" if number else "warming up")
         here = {**environment, "ORDERFLOW_TOPIC_PREFIX": f"bench-{number}"}
@@ -65,6 +68,7 @@ def measure(environment: dict[str, str], count: int, rounds: int, console: Conso
             "projecting": projecting.pair(settings, here),
             "rebuilding": rebuilding.pair(settings),
             "latency": _latency(environment, number),
+            "placing": _placing(environment, number, count),
         }
         for name, figures in found.items() if number else ():
             rows[name].append(figures)
@@ -92,6 +96,12 @@ def _latency(environment: dict[str, str], number: int) -> dict[str, float]:
             found = latency.send_to_visible(settings, 200)
             result.update({f"visible, one by one, {k}": v for k, v in found.items()})
     return result
+
+
+def _placing(environment: dict[str, str], number: int, count: int) -> dict[str, float]:
+    """Orders through all roles, under a prefix of their own."""
+    here = {**environment, "ORDERFLOW_TOPIC_PREFIX": f"bench-placing-{number}"}
+    return placing.figures(here, ORDERS * count // COMMANDS)
 
 
 @contextmanager
