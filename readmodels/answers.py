@@ -73,6 +73,49 @@ class StockAnswer(msgspec.Struct, frozen=True):
         return self.available <= self.threshold
 
 
+class SagaStepAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A step of a saga that has begun: how many commands it sends, and what became of them.
+
+    ``undo_commands`` and what follows are of its undoing. ``code``, ``message``: the newest refusal.
+    """
+
+    name: str
+    status: str
+    commands: int
+    accepted: int
+    refused: int
+    attempt: int
+    started_at_ms: int
+    ended_at_ms: int | None = None
+    code: str | None = None
+    message: str | None = None
+    undo_commands: int = 0
+    undone: int = 0
+    undo_attempt: int = 0
+    undo_started_at_ms: int | None = None
+    undo_ended_at_ms: int | None = None
+
+
+class SagaAnswer(msgspec.Struct, frozen=True):
+    """A saga as of ``version``. ``code``, ``message``: why it was not completed. ``wakes_at_ms``: when it
+    goes on by itself. ``undone``: steps that were undone, in this order.
+    """
+
+    saga_id: str
+    version: int
+    saga: str
+    status: str
+    correlation_id: str
+    started_at_ms: int
+    updated_at_ms: int
+    steps: tuple[SagaStepAnswer, ...]
+    undone: tuple[str, ...] = ()
+    code: str | None = None
+    message: str | None = None
+    wakes_at_ms: int | None = None
+    resolved_by: str | None = None
+
+
 class TopUser(msgspec.Struct, frozen=True):
     """A place in a ranking; ``value`` is the number of orders or the exact amount."""
 

@@ -17,6 +17,7 @@ from readmodels.answers import (
     OrderAnswer,
     OrderPage,
     PartitionLag,
+    SagaAnswer,
     StockAnswer,
     TopUser,
     UserAnswer,
@@ -84,6 +85,16 @@ class Queries:
     ) -> tuple[TopUser, ...]:
         """Who spent most in a currency, or has most orders; equal ones by id, backwards."""
         return drive(self._runner, questions.top_users(self._prefix, by, currency, limit))
+
+    def saga(self, saga_id: str) -> SagaAnswer | None:
+        """How a saga stands; None if there is none."""
+        return drive(self._runner, questions.saga(self._prefix, saga_id))
+
+    def sagas(self, status: str | None = None, limit: int = PAGE) -> tuple[SagaAnswer, ...]:
+        """Sagas of a status; None: all that have not ended, those that need somebody first, and of these
+        those in which nothing has moved for longest. Raises ValueError for an unknown status.
+        """
+        return drive(self._runner, questions.sagas(self._prefix, status, limit))
 
     def status(self) -> tuple[ViewStatus, ...]:
         """Generation and positions of each view."""
@@ -156,6 +167,14 @@ class AsyncQueries:
         """See `Queries.top_users`."""
         steps = questions.top_users(self._prefix, by, currency, limit)
         return await drive_async(self._runner, steps)
+
+    async def saga(self, saga_id: str) -> SagaAnswer | None:
+        """See `Queries.saga`."""
+        return await drive_async(self._runner, questions.saga(self._prefix, saga_id))
+
+    async def sagas(self, status: str | None = None, limit: int = PAGE) -> tuple[SagaAnswer, ...]:
+        """See `Queries.sagas`."""
+        return await drive_async(self._runner, questions.sagas(self._prefix, status, limit))
 
     async def status(self) -> tuple[ViewStatus, ...]:
         """See `Queries.status`."""

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from readmodels.answers import OrderAnswer, Profile, StockAnswer, UserAnswer
+from readmodels.answers import OrderAnswer, Profile, SagaAnswer, StockAnswer, UserAnswer
 from readmodels.records import Headers, Unreadable, read
+from readmodels.sagas import step_answer
 from schemas.inventory import StockLevel
 from schemas.order import OrderState, OrderStatus
+from schemas.saga import SagaState
 from schemas.user import UserState
 
 
@@ -47,7 +49,12 @@ class Reference:
         self, aggregate: str, key: bytes | None, value: bytes | None, headers: Headers = None
     ) -> None:
         """One record of an events topic; unreadable ones change nothing."""
-        shape = {"order": OrderState, "inventory": StockLevel, "user": UserState}[aggregate]
+        shape = {
+            "order": OrderState,
+            "inventory": StockLevel,
+            "user": UserState,
+            "saga": SagaState,
+        }[aggregate]
 
         def check(_identity: str, _version: int, state: bytes) -> bytes:
             msgspec.json.decode(state, type=shape)
@@ -119,6 +126,18 @@ class Reference:
                     if order.status != OrderStatus.CANCELLED
                 ),
             )
+        return found
+
+    def sagas(self) -> dict[str, SagaAnswer]:
+        """All sagas by id."""
+        found: dict[str, SagaAnswer] = {}
+        for saga_id, (version, state) in self.tables["saga"].living().items():
+            saga = msgspec.json.decode(state, type=SagaState)
+            found[saga_id] = SagaAnswer(
+                saga_id, version, saga.saga, saga.status.value, saga.correlation_id or saga_id,
+                saga.started_at_ms, saga.updated_at_ms, tuple(map(step_answer, saga.steps)),
+                saga.undone, saga.code, saga.message, saga.wakes_at_ms, saga.resolved_by,
+            )  # fmt: skip
         return found
 
     def orders_of(self, user_id: str) -> list[str]:

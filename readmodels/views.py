@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from readmodels import orders, stock, users
+from readmodels import orders, sagas, stock, users
 from readmodels.keys import Keys
 from readmodels.records import Change
 from readmodels.steps import Steps
@@ -29,8 +29,9 @@ class View:
 ORDERS: Final = View("orders", "order", orders.project, orders.apply)
 STOCK: Final = View("stock", "inventory", stock.project, stock.COLLECTION.apply)
 USERS: Final = View("users", "user", users.project, users.COLLECTION.apply)
+SAGAS: Final = View("sagas", "saga", sagas.project, sagas.COLLECTION.apply)
 
-VIEWS: Final[tuple[View, ...]] = (ORDERS, STOCK, USERS)
+VIEWS: Final[tuple[View, ...]] = (ORDERS, STOCK, USERS, SAGAS)
 
 
 def named(names: Iterable[str] | None) -> tuple[View, ...]:

@@ -5,7 +5,19 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from orderflow.cli import demo, doctor, imports, place, query, rebuild, roles, send, topics, up
+from orderflow.cli import (
+    demo,
+    doctor,
+    imports,
+    place,
+    query,
+    rebuild,
+    roles,
+    sagas,
+    send,
+    topics,
+    up,
+)
 from orderflow.cli.exits import EPILOG, EXPECTED, Exit, explain, quit_with, show
 
 
@@ -45,6 +57,7 @@ app.command("send", rich_help_panel="Use")(send.send)
 app.command("place-order", rich_help_panel="Use")(place.place_order)
 app.add_typer(query.app, name="query", rich_help_panel="Use")
 app.add_typer(imports.app, name="import", rich_help_panel="Use")
+app.add_typer(sagas.app, name="sagas", rich_help_panel="Operate")
 app.command("rebuild", rich_help_panel="Operate")(rebuild.rebuild)
 app.add_typer(topics.app, name="topics", rich_help_panel="Operate")
 app.command("doctor", rich_help_panel="Operate")(doctor.doctor)

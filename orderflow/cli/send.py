@@ -50,7 +50,7 @@ def send(
             _print_sent(outgoing, output)
             return
         outcome = client.execute(outgoing, timeout)
-    _print_outcome(outcome, output)
+    show_outcome(outcome, output)
     if not outcome.accepted:
         raise quit_with(Exit.NO)
 
@@ -88,7 +88,8 @@ def _print_sent(command: OutgoingCommand, output: Output) -> None:
         )
 
 
-def _print_outcome(outcome: Outcome, output: Output) -> None:
+def show_outcome(outcome: Outcome, output: Output) -> None:
+    """An outcome for people, or as JSON."""
     if output is Output.JSON:
         print_json(outcome)
         return

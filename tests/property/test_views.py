@@ -27,6 +27,7 @@ from runtime.redis import Line, connect
 from runtime.settings import Settings
 from schemas.money import MAX_AMOUNT
 from schemas.order import OrderStatus
+from schemas.saga import SagaStatus
 from tests.support import events
 from tests.support.events import Record
 from tests.support.views import content, differences, reference_of, settings_for
@@ -47,7 +48,9 @@ def histories(draw: st.DrawFn) -> list[list[Record]]:
         versions: dict[tuple[str, str], int] = {}
         log: list[Record] = []
         for _ in range(draw(st.integers(0, 25))):
-            aggregate = draw(st.sampled_from(["order", "order", "order", "inventory", "user"]))
+            aggregate = draw(
+                st.sampled_from(["order", "order", "order", "inventory", "user", "saga"])
+            )
             key = f"{draw(IDS)}{number}"
             version = versions.get((aggregate, key), 0) + 1
             what = draw(st.integers(0, 19))
@@ -79,6 +82,11 @@ def _event(draw: st.DrawFn, aggregate: str, key: str, version: int) -> Record:
     if aggregate == "user":
         email = draw(st.none() | st.just("a@b.c"))
         return events.user(key, version, email=email, active=draw(st.booleans()))
+    if aggregate == "saga":
+        status = draw(st.sampled_from(SagaStatus))
+        answers = draw(st.sampled_from(["A", "+", "+-", "++=", "Ab"]))
+        moved = draw(st.integers(0, 2))
+        return events.saga(key, version, status=status, moved=moved, answers=answers)
     return events.order(
         key,
         version,

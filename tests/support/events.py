@@ -16,6 +16,7 @@ from schemas.inventory import StockLevel
 from schemas.order import OrderLine, OrderState, OrderStatus
 from schemas.partitioner import partition_for
 from schemas.records import EventRecord, encode
+from schemas.saga import SagaState, SagaStatus, StepState, StepStatus
 from schemas.topics import Topics
 from schemas.user import UserState, UserStatus
 
@@ -86,6 +87,21 @@ def user(
     status = UserStatus.ACTIVE if active else UserStatus.DEACTIVATED
     state = UserState(status, name, email, NOON_MS, NOON_MS + version)
     return event("user", user_id, version, state)
+
+
+def saga(
+    saga_id: str,
+    version: int,
+    *,
+    status: SagaStatus = SagaStatus.RUNNING,
+    moved: int | None = None,
+    answers: str = "+A",
+) -> Record:
+    """A saga after its event number ``version``, with one step."""
+    step = StepState("reserveInventory", StepStatus.RUNNING, answers, NOON_MS)
+    at_ms = NOON_MS + (version if moved is None else moved)
+    state = SagaState("create_order", status, msgspec.Raw(b"{}"), NOON_MS, at_ms, (step,))
+    return event("saga", saga_id, version, state)
 
 
 class EventProducer:

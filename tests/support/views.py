@@ -13,6 +13,7 @@ from readmodels.keys import Keys
 from readmodels.reference import Reference
 from runtime.embedded import ServersAddress
 from runtime.settings import Settings
+from schemas.saga import ENDED, SagaStatus
 from tests.support.events import Record
 from tests.support.processes import environment
 
@@ -56,6 +57,16 @@ def differences(queries: Queries, reference: Reference) -> list[str]:
     rows = queries.top_users("orders", limit=LIMIT)
     wanted = reference.top_users("orders", "")[:LIMIT]
     compare("top by orders", wanted, [(row.user_id, row.value) for row in rows])
+    sagas = reference.sagas()
+    for saga_id, saga in sagas.items():
+        compare(f"saga {saga_id}", saga, queries.saga(saga_id))
+    for status in SagaStatus:
+        wanted_sagas = sorted(
+            (s for s in sagas.values() if s.status == status),
+            key=lambda s: (s.updated_at_ms, s.saga_id),
+            reverse=status in ENDED,
+        )
+        compare(f"sagas {status}", wanted_sagas, list(queries.sagas(status.value, LIMIT)))
     low = [row.sku for row in queries.low_stock(LIMIT)]
     compare("low stock", reference.low_stock()[:LIMIT], low)
     return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from readmodels import orders, stock, users
+from readmodels import orders, sagas, stock, users
 from readmodels.keys import BUCKETS, KINDS, Keys, bucket_of, document_keys
 from readmodels.records import Change, Unreadable, fold, read
 from readmodels.reference import Reference
@@ -17,6 +18,7 @@ from readmodels.steps import pairs
 from readmodels.views import VIEWS, named
 from runtime.redis import pack
 from schemas.order import OrderStatus
+from schemas.saga import SagaStatus
 from tests.support import events
 from tests.support.events import Record
 
@@ -56,6 +58,24 @@ def test_orders_are_listed_by_time_and_then_by_id() -> None:
 def test_stock_is_low_at_its_threshold(on_hand: int, reserved: int, score: int | None) -> None:
     level = events.stock("s-1", 1, on_hand=on_hand, reserved=reserved, threshold=3)
     assert change_of(level, stock.project).row.score == score
+
+
+def test_a_saga_is_ranked_by_its_status_and_then_by_its_last_change() -> None:
+    def score(status: SagaStatus, moved: int) -> int:
+        row = change_of(events.saga("s", 1, status=status, moved=moved), sagas.project).row
+        assert isinstance(row.score, int)
+        return row.score
+
+    stuck = score(SagaStatus.NEEDS_OPERATOR, 9)
+    old, new = score(SagaStatus.RUNNING, 1), score(SagaStatus.RUNNING, 2)
+    assert stuck < old < new < score(SagaStatus.COMPLETED, 0)
+    assert float(new) - float(old) == 1
+
+
+def test_a_sagas_answers_are_counted() -> None:
+    saga = change_of(events.saga("s", 1, answers="++=-Ab"), sagas.project)
+    (step,) = json.loads(pairs(saga.row.fields)["steps"])
+    assert (step["commands"], step["accepted"], step["refused"]) == (6, 3, 1)
 
 
 def test_a_user_without_an_address_has_no_such_field() -> None:

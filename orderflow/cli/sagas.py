@@ -1,0 +1,169 @@
+"""`orderflow sagas`: how sagas stand, and what an operator can do about them.
+
+What an operator orders is a command, with an outcome and an event that names who ordered it.
+"""
+
+import uuid
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+
+import typer
+from rich.table import Table
+
+from orderflow.cli.context import connected
+from orderflow.cli.exits import Exit, Refused, quit_with
+from orderflow.cli.output import Output, OutputOption, answers, moment, print_json, table
+from orderflow.cli.send import show_outcome
+from readmodels import Queries
+from readmodels.answers import SagaAnswer, SagaStepAnswer
+from runtime.client import CommandClient, OutgoingCommand
+from schemas.records import encode
+from schemas.saga import SagaStatus
+from schemas.topics import SAGA
+
+MOST_ROWS: Final = 1_000
+
+app = typer.Typer(help="See and mend sagas.", no_args_is_help=True)
+
+SagaId = Annotated[str, typer.Argument(metavar="ID", help="Id of the saga, e.g. the order's.")]
+By = Annotated[str, typer.Option(help="Who orders it; stands in the history.")]
+
+
+@app.command("list")
+def list_(
+    status: Annotated[
+        SagaStatus | None, typer.Option(help="Left out: all that have not ended.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Most rows to show.")] = 50,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Sagas that need somebody first, then those in which nothing has moved for longest."""
+    with Queries(connected(kafka=False)) as queries:
+        found = queries.sagas(status.value if status else None, limit)
+    if output is Output.JSON:
+        print_json(found)
+        return
+    rows = (
+        (s.saga_id, s.saga, s.status, _standing(s), moment(s.updated_at_ms), s.code) for s in found
+    )
+    columns = ("saga", "name", "status", "step", "last change (UTC)", "reason")
+    answers().print(table("Sagas", columns, rows))
+
+
+@app.command()
+def show(saga_id: SagaId, output: OutputOption = Output.TABLE) -> None:
+    """One saga as a timeline: steps, times, attempts, and why."""
+    with Queries(connected(kafka=False)) as queries:
+        found = queries.saga(saga_id)
+    if found is None:
+        raise Refused(
+            f"the views know no saga {saga_id}",
+            "If it is new, a projector may be behind: `orderflow doctor` says how far.",
+            Exit.NO,
+        )
+    if output is Output.JSON:
+        print_json(found)
+    else:
+        show_timeline(found)
+
+
+@app.command()
+def retry(
+    saga_id: SagaId,
+    *,
+    by: By,
+    note: Annotated[str | None, typer.Option(help="Why, in words for people.")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Ask again what is not answered, and undo again what could not be undone."""
+    _order("RetrySaga", saga_id, output, by=by, **({"note": note} if note else {}))
+
+
+@app.command()
+def compensate(
+    saga_id: SagaId,
+    *,
+    by: By,
+    reason: Annotated[str, typer.Option(help="Why, in words for people.")],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Undo a saga that runs, or one that is completed."""
+    _order("CompensateSaga", saga_id, output, by=by, reason=reason)
+
+
+@app.command()
+def resolve(
+    saga_id: SagaId,
+    *,
+    by: By,
+    note: Annotated[str, typer.Option(help="What was done, in words for people.")],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Say that what could not be undone was put right by hand."""
+    _order("ResolveSaga", saga_id, output, by=by, note=note)
+
+
+def _order(kind: str, saga_id: str, output: Output, **data: Any) -> None:
+    command = OutgoingCommand(SAGA, saga_id, kind, encode(data), f"cli-{uuid.uuid4().hex}")
+    with CommandClient(connected(redis=False)) as client:
+        outcome = client.execute(command)
+    show_outcome(outcome, output)
+    if not outcome.accepted:
+        raise quit_with(Exit.NO)
+
+
+def _standing(saga: SagaAnswer) -> str:
+    return saga.steps[-1].name if saga.steps else "-"
+
+
+def show_timeline(saga: SagaAnswer) -> None:
+    """A saga for people: how it stands, why, and what happened when."""
+    out = answers()
+    reason = f", {saga.code}: {saga.message}" if saga.code else ""
+    out.print(
+        f"saga {saga.saga_id} ({saga.saga}): {saga.status}{reason}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    if saga.correlation_id != saga.saga_id:
+        out.print(f"correlation id {saga.correlation_id}", highlight=False, markup=False)
+    out.print(_timeline(saga))
+
+
+def _timeline(saga: SagaAnswer) -> Table:
+    happened = [line for step in saga.steps for line in (*_forward(step), *_back(step))]
+    happened.sort(key=lambda line: line[0])
+    rows = (
+        (f"+{(at_ms - saga.started_at_ms) / 1000:.3f} s", step, what, detail)
+        for at_ms, step, what, detail in happened
+    )
+    return table(f"since {moment(saga.started_at_ms)} UTC", ("time", "step", "what", "how"), rows)
+
+
+_Line = tuple[int, str, str, str]
+
+
+def _forward(step: SagaStepAnswer) -> Iterator[_Line]:
+    commands = f"{step.commands} command{'s' if step.commands > 1 else ''}"
+    yield step.started_at_ms, step.name, "started", commands
+    if step.ended_at_ms is None:
+        return
+    asked = f", asked {step.attempt} times" if step.attempt > 1 else ""
+    accepted = f"{step.accepted} of {step.commands} accepted{asked}"
+    if step.accepted == step.commands:
+        yield step.ended_at_ms, step.name, "completed", accepted
+    else:
+        why = f"; {step.code}: {step.message}" if step.code else ""
+        yield step.ended_at_ms, step.name, "failed", accepted + why
+
+
+def _back(step: SagaStepAnswer) -> Iterator[_Line]:
+    if step.undo_started_at_ms is None:
+        return
+    yield step.undo_started_at_ms, step.name, "undoing", f"{step.undo_commands} to undo"
+    if step.undo_ended_at_ms is None:
+        return
+    asked = f", asked {step.undo_attempt} times" if step.undo_attempt > 1 else ""
+    what = "undone" if step.undone == step.undo_commands else "not undone"
+    yield step.undo_ended_at_ms, step.name, what, f"{step.undone} of {step.undo_commands}{asked}"
