@@ -48,6 +48,7 @@ from schemas.saga import (
     SagaResolved,
     SagaStarted,
     SagaStepCompensationStarted,
+    SagaStepFailed,
     SagaStepRetried,
 )
 
@@ -127,6 +128,7 @@ EVENTS: Final = (
     SagaFailed,
     SagaCompensated,
     SagaResolved,
+    SagaStepFailed,
     SagaStepCompensationStarted,
     SagaStepRetried,
 )
@@ -147,6 +149,9 @@ def react(saga_id: str, event: SagaEvent, correlation_id: str) -> tuple[Reaction
         case SagaResolved(saga=saga):
             part = _part_of_saga.get(saga or "")
             return _undone(saga_id, part, "resolved", "by an operator") if part else ()
+        case SagaStepFailed(saga=saga, step=step, number=None) if saga == ORDER_CREATE:
+            part = _part_of_step.get(step)
+            return _bar(saga_id, part) if part else ()
         case (
             SagaStepCompensationStarted(saga=saga, step=step)
             | SagaStepRetried(saga=saga, step=step, undo=True)
@@ -192,6 +197,14 @@ def _undone(
         token=str(Token(part.step.name, 0, undo=True)), type=part.saga, accepted=True
     )
     return (Reaction(order_id, not_done), Reaction(order_id, is_undone))
+
+
+def _bar(order_id: str, part: Part) -> tuple[Reaction, ...]:
+    """orders has not heard of a part and does not wait any longer: it may have been completed, and so
+    each that follows it may have begun, or be about to.
+    """
+    late = PARTS[PARTS.index(part) :]
+    return tuple(reaction for each in late for reaction in _take_back(order_id, each))
 
 
 def _take_back(order_id: str, part: Part) -> tuple[Reaction, ...]:

@@ -264,7 +264,7 @@ class _Run:
         )
 
     def _fail(self, name: str, code: str, message: str, number: int | None = None) -> None:
-        self.emit(SagaStepFailed(name, code, message, number))
+        self.emit(SagaStepFailed(name, code, message, number, self.told))
         self._go_back(code, message)
 
     # Back.
@@ -392,5 +392,5 @@ class _Run:
         self.emit(SagaCompensationOrdered(command.by, command.reason))
         running = self._running()
         if running is not None:
-            self.emit(SagaStepFailed(running.name, command.code, command.reason))
+            self.emit(SagaStepFailed(running.name, command.code, command.reason, None, self.told))
         self._go_back(command.code, command.reason)

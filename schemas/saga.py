@@ -81,6 +81,7 @@ class SagaStepFailed(msgspec.Struct, frozen=True, omit_defaults=True):
     code: str
     message: str
     number: int | None = None
+    saga: str | None = None
 
 
 class SagaCompensationStarted(msgspec.Struct, frozen=True):

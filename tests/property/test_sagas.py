@@ -6,22 +6,22 @@ from collections import Counter
 from typing import Any
 
 import hypothesis.strategies as st
-import pytest
+import msgspec
 from hypothesis import given, settings
 
 from schemas.inventory import Reservation, StockLevel
 from schemas.order import OrderState, OrderStatus
 from schemas.payment import PaymentState
+from schemas.records import decode_event
 from schemas.saga import ENDED, SagaState, SagaStatus
 from schemas.topics import SAGA
 from tests.support.commanding import command
+from tests.support.saga_stories import drain
 from tests.support.world import World
 
 SKUS = ("A", "B", "C")
 STOCK = 3
 TOKENS = ("tok_approve", "tok_approve", "tok_decline", "tok_drop", "tok_flaky", "tok_down")
-PATIENCE_MS = 3_600_000
-STEPS = 20_000
 
 orders = st.lists(
     st.fixed_dictionaries(
@@ -51,31 +51,6 @@ def opened(chosen: list[dict[str, Any]]) -> World:
         plain = {name: value for name, value in order.items() if name != "skus"}
         world.place(f"o-{number}", currency="GBP", lines=lines, **plain)
     return world
-
-
-def drain(world: World) -> None:
-    """Goes on until nothing is to be done, however much time that takes; loses nothing."""
-    for _ in range(STEPS):
-        busy = [item for item in world.busy() if not _is_hopeless(world, item)]
-        if busy:
-            world.do(*busy[0])
-        elif _waiting(world):
-            world.tick(PATIENCE_MS)
-        else:
-            return
-    raise AssertionError("it does not come to an end")
-
-
-def _is_hopeless(world: World, item: tuple[str, Any]) -> bool:
-    """A gateway that is down is asked for ever; meanwhile the clock goes on."""
-    what, key = item
-    if what != "ask" or len(world.asked[key]) > 1:
-        return False
-    return getattr(world.asked[key][0].task, "token", "") == "tok_down"
-
-
-def _waiting(world: World) -> bool:
-    return any(s.wakes_at_ms is not None for s in world.states(SAGA, SagaState).values())
 
 
 def check(world: World, chosen: list[dict[str, Any]], *, may_need_operator: bool = False) -> None:
@@ -113,10 +88,6 @@ def _check_stock(world: World, made: dict[str, OrderState]) -> None:
 
 
 def _state(world: World, key: bytes, kind: type[Any]) -> Any:
-    import msgspec
-
-    from schemas.records import decode_event
-
     value = world.stores["inventory"].states.data[key]
     return msgspec.json.decode(decode_event(value).state, type=kind)
 
@@ -129,7 +100,7 @@ def _check_money(world: World, made: dict[str, OrderState]) -> None:
     for order_id in made:
         assert order_id in payments
     charged: Counter[str] = Counter()
-    for entry in world.gateway.ledger.charges():
+    for entry in world.gateway.ledger.book().charges:
         charged[entry.key] += 1
     assert all(count == 1 for count in charged.values())
 

@@ -27,6 +27,7 @@ from processors.state_store import PartitionState
 from runtime.client import OutgoingCommand
 from sagas import AGGREGATES
 from schemas import headers
+from schemas.ids import is_part_key
 from schemas.records import decode_event, encode
 from schemas.saga import SagaState
 from schemas.topics import SAGA, Topics
@@ -186,13 +187,20 @@ class World:
 
     def do(self, what: str, place: Any) -> None:
         """One of ``busy``."""
-        {"deliver": self.deliver, "hear": self.hear, "ask": self.ask_gateway}[what](place)
+        match what:
+            case "deliver":
+                self.deliver(place)
+            case "hear":
+                self.hear(place)
+            case _:
+                self.ask_gateway(place)
 
     def states(self, name: str, kind: type[T]) -> dict[str, T]:
-        """States of an aggregate by id; parts have a slash in theirs."""
+        """States of an aggregate's roots by id."""
         return {
             key.decode(): msgspec.json.decode(decode_event(value).state, type=kind)
             for key, value in self.stores[name].states.data.items()
+            if not is_part_key(key.decode())
         }
 
     def saga(self, saga_id: str) -> SagaState:

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from commands import AGGREGATES, by_name
+from commands import by_name
 from commands.inventory import AdjustStock, RegisterItem
 from commands.payment import FailPayment, RequestPayment, RequestRefund
 from commands.user import DeactivateUser, RegisterUser
@@ -21,9 +21,13 @@ from orderflow.shop.planned import PlannedCommand
 from processors.decider import Decider
 from processors.records import IncomingRecord, OutgoingRecord
 from processors.state_store import PartitionState
+from sagas import AGGREGATES
+from sagas import by_name as aggregate_of
 from schemas.ids import is_part_key
 from schemas.rejections import Code
 from schemas.topics import Topics
+from tests.support.saga_stories import STORIES
+from tests.support.world import TOPICS as WORLD_TOPICS
 
 TOPICS = Topics("shop", partitions=1)
 PLAN = ShopPlan(orders=60, users=8, skus=6, bad_share=0.3, seed=11)
@@ -83,7 +87,23 @@ def test_everything_a_processor_writes_fits_its_schema(tmp_path: Path) -> None:
         path = schema_path(record)
         CHECKED[path].validate(json.loads(record.value))
         seen[path] += 1
-    assert set(seen) == {path for path in CHECKED if "/commands/" not in path}
+    domain = {path for path in CHECKED if not path.startswith("saga/")}
+    assert set(seen) == {path for path in domain if "/commands/" not in path}
+
+
+def test_everything_that_is_written_for_a_saga_fits_its_schema() -> None:
+    seen: Counter[str] = Counter()
+    for story in STORIES:
+        for record in story().log:
+            if record.value is None or record.topic == WORLD_TOPICS.replies:
+                continue
+            path = schema_path(record)
+            CHECKED[path].validate(json.loads(record.value))
+            seen[path] += 1
+    assert {path for path in CHECKED if path.startswith("saga/history/")} <= set(seen)
+    # A saga's state is written once a transaction, so some events are never the newest of one.
+    assert any(path.startswith("saga/events/") for path in seen)
+    assert "saga/commands/RecordAnswer.json" in seen
 
 
 def test_commands_fit_their_schema_unless_the_data_is_what_is_wrong_with_them() -> None:
@@ -169,7 +189,7 @@ def schema_path(record: OutgoingRecord) -> str:
     if record.topic == TOPICS.replies or record.topic.endswith(".outcomes"):
         return "outcome.json"
     _, aggregate, topic = record.topic.split(".")
-    part_type = by_name[aggregate].part_type
+    part_type = aggregate_of[aggregate].part_type
     if part_type is not None and is_part_key((record.key or b"").decode()):
         return f"{aggregate}/{topic}/{part_type.__name__}.json"
     return f"{aggregate}/{topic}/{json.loads(record.value or b'{}')['type']}.json"
