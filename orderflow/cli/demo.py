@@ -17,6 +17,7 @@ from orderflow.cli.context import settings as read_settings
 from orderflow.cli.exits import Exit, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, errors, print_json
 from orderflow.cli.progress import Bars, progress_bars, rebuild_reporter
+from orderflow.cli.sagas import show_timeline
 from orderflow.cli.shown import (
     RebuildAnswer,
     Snapshot,
@@ -33,12 +34,15 @@ from orderflow.shop.expectation import Tally
 from orderflow.shop.feeder import Feeder, FeedReport
 from orderflow.shop.generator import ShopPlan, generate
 from orderflow.shop.planned import ExpectedViews
+from orderflow.shop.sample_orders import Sample, place_samples
 from readmodels import Queries, rebuild
 from runtime.client import CommandClient
 from runtime.settings import Settings
 
 OUTCOME_WITHIN_S: Final = 60.0
 VIEWS_WITHIN_S: Final = 60.0
+SAGA_TIMEOUT_MS: Final = 500
+"""Short, so that a timeout can be watched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +59,14 @@ class DemoReport:
     differences: list[Difference]
     rebuild: RebuildAnswer
     differences_after_rebuild: list[Difference]
+    placed: list[Sample]
     seconds: dict[str, float]
 
     @property
     def good(self) -> bool:
         """Whether everything came out as it had to."""
         wrong = self.surprises or self.differences or self.differences_after_rebuild
-        return not wrong and self.rebuild.proven
+        return not wrong and self.rebuild.proven and all(sample.good for sample in self.placed)
 
 
 def demo(
@@ -105,7 +110,8 @@ def demo(
 def _settings(home: Path) -> Settings:
     """The environment's settings, in a place of their own on whatever servers there are."""
     prefix = f"demo-{uuid.uuid4().hex[:8]}"
-    return read_settings().model_copy(update={"home": home, "topic_prefix": prefix})
+    changes = {"home": home, "topic_prefix": prefix, "saga_timeout_ms": SAGA_TIMEOUT_MS}
+    return read_settings().model_copy(update=changes)
 
 
 @contextmanager
@@ -152,6 +158,10 @@ def _run(pipeline: Pipeline, plan: ShopPlan, bars: Bars, started_s: float) -> De
         rebuilt = rebuild(settings, on_progress=rebuild_reporter(step))
     with timed("check again"), Queries(settings) as queries:
         wrong_again = _check("Checking the rebuilt views", tally.views, queries, bars)
+    with timed("placed orders"), bars.step("Placing three orders in one call each") as step:
+        samples = place_samples(
+            settings, pipeline.look_after, lambda title: step.update(title, None)
+        )
     return DemoReport(
         topic_prefix=settings.topic_prefix,
         commands=fed.sent,
@@ -163,6 +173,7 @@ def _run(pipeline: Pipeline, plan: ShopPlan, bars: Bars, started_s: float) -> De
         differences=wrong,
         rebuild=RebuildAnswer.of(rebuilt),
         differences_after_rebuild=wrong_again,
+        placed=samples,
         seconds=seconds,
     )
 
@@ -202,6 +213,12 @@ def _show(report: DemoReport) -> None:
     show_differences("Different from the plan", report.differences)
     show_differences("Different from the plan after the rebuild", report.differences_after_rebuild)
     out = answers()
+    for sample in report.placed:
+        out.rule(sample.title, align="left")
+        if sample.saga is not None:
+            show_timeline(sample.saga)
+        if not sample.good:
+            out.print(f"{sample.placement}, not {sample.expected}", style="red", markup=False)
     for surprise in report.surprises:
         out.print(surprise, style="red", markup=False, soft_wrap=True)
     steps = ", ".join(f"{name} {took} s" for name, took in report.seconds.items())

@@ -33,15 +33,27 @@ class SagaStack:
     roles: dict[str, RoleProcess]
     gateway: GatewayProcess
     directory: Path
+    more: list[RoleProcess]
 
     def start(self, role: str) -> None:
         """Starts a role, again if it has ended."""
         module, *arguments = ROLES[role]
         self.roles[role] = RoleProcess(module, self.env, self.directory / f"{role}.log", *arguments)
 
+    def start_another(self, role: str) -> None:
+        """Starts a second process of a role; it ends with the first."""
+        module, *arguments = ROLES[role]
+        log = self.directory / f"{role}-2.log"
+        self.more.append(RoleProcess(module, self.env, log, *arguments))
+
     def stop(self, role: str) -> None:
         """Ends a role, if it runs."""
         self.roles[role].__exit__(None, None, None)
+
+    def stop_more(self) -> None:
+        """Ends the second processes."""
+        for process in self.more:
+            process.__exit__(None, None, None)
 
     def restart(self, role: str) -> None:
         """Kills a role with SIGKILL and starts it anew."""
@@ -69,10 +81,11 @@ def saga_stack(
         )
         settings = Settings.model_validate(env)
         topic_admin.apply(settings)
-        running = SagaStack(settings, env, {}, gateway, directory)
+        running = SagaStack(settings, env, {}, gateway, directory, [])
         for role in ROLES:
             running.start(role)
             stack.callback(running.stop, role)
+        stack.callback(running.stop_more)
         yield running
 
 
