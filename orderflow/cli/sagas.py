@@ -132,8 +132,10 @@ def show_timeline(saga: SagaAnswer) -> None:
 
 
 def _timeline(saga: SagaAnswer) -> Table:
-    happened = [line for step in saga.steps for line in (*_forward(step), *_back(step))]
-    happened.sort(key=lambda line: line[0])
+    forward = [line for step in saga.steps for line in _forward(step)]
+    back = [line for step in reversed(saga.steps) for line in _back(step)]
+    # In the order in which things follow from each other, also where they have the same time.
+    happened = sorted([*forward, *back], key=lambda line: line[0])
     rows = (
         (f"+{(at_ms - saga.started_at_ms) / 1000:.3f} s", step, what, detail)
         for at_ms, step, what, detail in happened
