@@ -16,7 +16,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from readmodels import Queries, positions
+from readmodels import Queries, positions, questions
 from readmodels.keys import Keys
 from readmodels.records import Unreadable, read
 from readmodels.scripts import load_commands
@@ -283,6 +283,41 @@ def test_a_deletion_after_a_death_between_two_pipelines_leaves_nothing(world: Wo
         steps = world.steps(0, tombstone, 1 if pipelines == 3 else 0)
         assert drive(world.line, steps)
         assert world.contents()["orders"] == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "before", "after", "listed"),
+    [
+        (None, SagaStatus.NEEDS_OPERATOR, SagaStatus.COMPENSATING, ["s"]),
+        (None, SagaStatus.RUNNING, SagaStatus.COMPENSATING, ["s"]),
+        (None, SagaStatus.RUNNING, SagaStatus.COMPLETED, []),
+        ("running", SagaStatus.RUNNING, SagaStatus.COMPENSATING, []),
+        ("completed", SagaStatus.COMPLETED, SagaStatus.COMPENSATING, []),
+    ],
+)
+def test_a_saga_that_moves_while_it_is_listed_is_there_once_or_not_of_that_status(
+    world: World, asked: str | None, before: SagaStatus, after: SagaStatus, listed: list[str]
+) -> None:
+    world.begin()
+    assert drive(world.line, world.steps(0, [events.saga("s", 1, status=before)], 0))
+    asking = questions.sagas(world.settings.topic_prefix, asked, 10)
+    request: Any = next(asking)
+    request = asking.send(world.line.run(request))
+    rankings = world.line.run(request)
+    assert drive(world.line, world.steps(0, [events.saga("s", 2, status=after)], 1))
+
+    assert [saga.saga_id for saga in _rest(world.line, asking, rankings)] == listed
+
+
+def _rest(line: Line, asking: Steps[Any], replies: Any) -> Any:
+    """What a conversation that has stood still comes to."""
+    while True:
+        try:
+            request = asking.send(replies)
+        except StopIteration as done:
+            return done.value
+        assert isinstance(request, list)
+        replies = line.run(request) if request else []
 
 
 def test_a_position_is_refused_where_redis_lacks_what_lies_before(world: World) -> None:

@@ -50,7 +50,8 @@ def check_decisions(commands: list[Record], aggregate: Aggregate, outcomes: Outc
             continue
         command = models[envelope.type].model_validate_json(bytes(envelope.data))
         version, loaded = states.get(key, (0, Loaded()))
-        decision = _decide(aggregate, loaded, command, version, envelope.expected_version)
+        known = Loaded(loaded.root, loaded.parts, outcome.aggregate_id)
+        decision = _decide(aggregate, known, command, version, envelope.expected_version)
         if isinstance(decision, Rejection):
             expected: tuple[bool, int, Code | None] = (False, version, decision.code)
         else:
@@ -73,7 +74,7 @@ def _decide(
     if expected is not None and expected != version:
         return version_conflict(aggregate.name, expected, version)
     parts = {part: loaded.parts.get(part) for part in aggregate.parts_of(command)}
-    return aggregate.decide(Loaded(loaded.root, parts), command)
+    return aggregate.decide(Loaded(loaded.root, parts, loaded.id), command)
 
 
 def _envelope(record: Record) -> CommandRecord | None:
