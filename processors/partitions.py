@@ -171,7 +171,9 @@ class OwnedPartitions:
             for aggregate in sorted(aggregates)
             for name in (self._topics.events, self._topics.outcomes)
         ]
-        ids = topic_admin.topic_ids(self._settings, names)
+        ids = kafka.until_answered(
+            lambda: topic_admin.topic_ids(self._settings, names), COMMITTED_TIMEOUT_S
+        )
         for topic, partition in places:
             aggregate = self._aggregate(topic)
             store = PartitionState(

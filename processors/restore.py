@@ -31,6 +31,7 @@ BATCH: Final = 10_000
 POLL_S: Final = 0.05
 STALLED_AFTER_S: Final = 6 * kafka.TRANSACTION_TIMEOUT_MS / 1000
 PROGRESS_EVERY_S: Final = 2.0
+CALL_S: Final = 10.0
 TIMEOUT_S: Final = 30.0
 
 TopicAndPartition = tuple[str, int]
@@ -137,10 +138,15 @@ class Restorer:
     ) -> dict[TopicAndPartition, int]:
         """Offsets as an uncommitted reader sees them: the latest is the high watermark."""
         asked = {TopicPartition(*at): spec for at in places}
-        futures = self._admin.list_offsets(
-            asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=TIMEOUT_S
-        )
-        return {(at.topic, at.partition): future.result().offset for at, future in futures.items()}
+
+        def answers() -> dict[TopicAndPartition, int]:
+            futures = self._admin.list_offsets(
+                asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=CALL_S
+            )
+            return {(at.topic, at.partition): f.result().offset for at, f in futures.items()}
+
+        # A rebalance may come in because the broker was away.
+        return kafka.until_answered(answers, TIMEOUT_S)
 
 
 def _place(message: Message) -> tuple[TopicAndPartition, int]:

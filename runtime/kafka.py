@@ -155,6 +155,9 @@ TRANSIENT: Final = frozenset(
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError._NOENT,  # "no leaders found", while a broker is away
+        KafkaError.FENCED_LEADER_EPOCH,  # the client's metadata is of before the broker came back
+        KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.UNKNOWN_TOPIC_OR_PART,  # metadata of a new topic spreads in its own time
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
