@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ def stack(servers: ServersAddress, prefix: str, tmp_path: Path) -> Iterator[Saga
         yield running
 
 
-def send(stack: SagaStack, ids: list[str], **one_order: Any) -> None:
+def send(stack: SagaStack, ids: list[str], every_s: float = 0.0, **one_order: Any) -> None:
     """Starts orders without waiting for any; in both ways, with every kind of payment."""
     with CommandClient(stack.settings) as client:
         for number, order_id in enumerate(ids):
+            time.sleep(every_s)
             mixed = order(TOKENS[number % len(TOKENS)], A=1, B=1 + number % 3)
             client.send(
                 order_command(
@@ -67,18 +69,21 @@ def test_a_processor_killed_at_every_step_leaves_nothing_undone(
     stack: SagaStack, role: str
 ) -> None:
     """Many orders are under way at each kill, so that every step is open in one of them."""
-    stack.stock(A=60, B=60)
+    stack.stock(A=90, B=90)
     chance = random.Random(role)
     ids: list[str] = []
     seen: set[str] = set()
     for round_ in range(6):
-        new = [f"{role}-{round_}-{number}" for number in range(24)]
-        send(stack, new)
+        new = [f"{role}-{round_}-{number}" for number in range(40)]
         ids += new
-        time.sleep(chance.uniform(0.05, 0.5))
-        stack.roles[role].kill()
-        seen |= open_steps(stack)
-        stack.start(role)
+        # One after the other, so that at any time there is one at each step.
+        with ThreadPoolExecutor(1) as thread:
+            sending = thread.submit(send, stack, new, every_s=0.02)
+            time.sleep(chance.uniform(0.4, 0.7))
+            stack.roles[role].kill()
+            seen |= open_steps(stack)
+            stack.start(role)
+            sending.result()
         eventually(partial(ended, stack.settings, list(ids)), timeout=90, every=0.5)
         if seen == set(STEPS):
             break
