@@ -6,7 +6,7 @@ aggregate, whatever was repeated, reordered, interrupted, compacted or lost on t
 
 Rooms, from the inside out:
 
-- What a view says: `orders`, `stock`, `users`, each with its `project`; `views` is their table.
+- What a view says: `orders`, `stock`, `users`, `sagas`, each with its `project`; `views` is their table.
 - How it is kept: `keys` (every Redis key), `documents`, `scripts` and `lua/`, `positions` (how far a
   view is), `records` (what a Kafka record means), `steps` (one conversation with Redis, sync and async).
 - Who feeds it: `projector`, with `app` (Faust), `transport`, `feed`, `watch`, `preflight`, `broker`,
@@ -20,6 +20,8 @@ from readmodels.answers import (
     OrderPage,
     PartitionLag,
     Profile,
+    SagaAnswer,
+    SagaStepAnswer,
     StockAnswer,
     TopUser,
     UserAnswer,
@@ -40,6 +42,8 @@ __all__ = [
     "UserAnswer",
     "Profile",
     "StockAnswer",
+    "SagaAnswer",
+    "SagaStepAnswer",
     "TopUser",
     "ViewStatus",
     "PartitionLag",

@@ -76,7 +76,8 @@ class StockAnswer(msgspec.Struct, frozen=True):
 class SagaStepAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """A step of a saga that has begun: how many commands it sends, and what became of them.
 
-    ``undo_commands`` and what follows are of its undoing. ``code``, ``message``: the newest refusal.
+    ``waiting``: of the others nobody knows (yet). ``undo_commands`` and what follows are of its undoing.
+    ``code``, ``message``: the newest refusal.
     """
 
     name: str
@@ -87,10 +88,12 @@ class SagaStepAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     attempt: int
     started_at_ms: int
     ended_at_ms: int | None = None
+    waiting: int = 0
     code: str | None = None
     message: str | None = None
     undo_commands: int = 0
     undone: int = 0
+    undo_refused: int = 0
     undo_attempt: int = 0
     undo_started_at_ms: int | None = None
     undo_ended_at_ms: int | None = None

@@ -58,7 +58,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind("users", "gone", "string", "<user id>", "user",
          "Version at which the user was deleted; expires after a day.", lasting=False),
     Kind("sagas", "saga", "hash", "<saga id>", "saga", "The saga: version, saga (its name), status,"
-         " correlation_id, times, code and message, undone, steps (JSON)."),
+         " correlation_id, times, code and message, undone, resolved_by, steps (JSON)."),
     Kind("sagas", "by-status", "zset", "", "saga", "Sagas by status and time of the last change: the"
          " score is rank * 10^14 + updated_at_ms, ranks as in `readmodels/sagas.py`."),
     Kind("sagas", "gone", "string", "<saga id>", "saga",

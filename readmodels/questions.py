@@ -17,7 +17,6 @@ from readmodels.answers import (
     OrderPage,
     Profile,
     SagaAnswer,
-    SagaStepAnswer,
     StockAnswer,
     TopUser,
     UserAnswer,
@@ -25,19 +24,18 @@ from readmodels.answers import (
 )
 from readmodels.keys import BUCKETS, Keys, bucket_of
 from readmodels.orders import document_key, place_key, user_of
-from readmodels.sagas import RANKS, scores_of
+from readmodels.sagas import answer, asked_for, scores_of
 from readmodels.steps import Pause, Steps, pairs
 from readmodels.views import ORDERS, SAGAS, STOCK, USERS, VIEWS, View, named
 from runtime.redis import Command
 from schemas.order import OrderLine
-from schemas.saga import ENDED, SagaStatus
+from schemas.saga import ENDED
 
 LIMIT: Final = 1_000
 """Most rows of one answer; more come with a cursor."""
 
 _FIRST_PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.1
-_steps: Final = msgspec.json.Decoder(tuple[SagaStepAnswer, ...]).decode
 _lines: Final = msgspec.json.Decoder(tuple[OrderLine, ...]).decode
 
 _KIND_OF: Final = {USERS.name: "user", STOCK.name: "sku", SAGAS.name: "saga"}
@@ -158,33 +156,31 @@ def saga(prefix: str, saga_id: str) -> Steps[SagaAnswer | None]:
     """How a saga stands; None if there is none."""
     keys = yield from _keys(prefix, SAGAS)
     replies = yield [("HGETALL", keys.key("saga", bucket_of(saga_id), saga_id))]
-    return _saga(saga_id, pairs(replies[0]))
+    return answer(saga_id, pairs(replies[0]))
 
 
 def sagas(prefix: str, status: str | None, limit: int) -> Steps[tuple[SagaAnswer, ...]]:
     """Sagas of a status; None: of all that have not ended, those that need somebody first.
 
     Those in which nothing has moved for longest come first; of those that have ended, the newest.
+    Raises ValueError.
     """
     _check_limit(limit)
+    wanted = asked_for(status)
     keys = yield from _keys(prefix, SAGAS)
-    wanted = [s for s in RANKS if s not in ENDED] if status is None else [SagaStatus(status)]
-    ids: list[str] = []
-    for each in wanted:
-        newest_first = each in ENDED
-        low, high = scores_of(each)
-        begin, end = (high, low) if newest_first else (low, high)
-        command = "ZREVRANGEBYSCORE" if newest_first else "ZRANGEBYSCORE"
-        replies = yield [
-            (command, keys.key("by-status", b), begin, end, "WITHSCORES", "LIMIT", 0, limit)
-            for b in range(BUCKETS)
-        ]
-        ranked = sorted(((float(s), one) for one, s in _scored(replies)), reverse=newest_first)
-        ids += [saga_id for _, saga_id in ranked]
-    ids = ids[:limit]
+    newest_first = wanted[0] in ENDED
+    command = "ZREVRANGEBYSCORE" if newest_first else "ZRANGEBYSCORE"
+    begin, end = sorted(scores_of(wanted), reverse=newest_first)
+    replies = yield [
+        (command, keys.key("by-status", b), begin, end, "WITHSCORES", "LIMIT", 0, limit)
+        for b in range(BUCKETS)
+    ]
+    ranked = sorted(((float(s), one) for one, s in _scored(replies)), reverse=newest_first)
+    ids = [saga_id for _, saga_id in ranked[:limit]]
     documents = yield [("HGETALL", keys.key("saga", bucket_of(one), one)) for one in ids]
-    found = (_saga(one, pairs(d)) for one, d in zip(ids, documents, strict=True))
-    return tuple(one for one in found if one is not None)
+    found = (answer(one, pairs(d)) for one, d in zip(ids, documents, strict=True))
+    # Since the ranking was read, one may have moved on to another status.
+    return tuple(one for one in found if one is not None and one.status in wanted)
 
 
 def status(prefix: str, views: Iterable[View] = VIEWS) -> Steps[tuple[ViewStatus, ...]]:
@@ -280,27 +276,6 @@ def _profile(row: dict[str, str]) -> Profile:
         email=row.get("email"),
         registered_at_ms=int(row["registered_at_ms"]),
         updated_at_ms=int(row["updated_at_ms"]),
-    )
-
-
-def _saga(saga_id: str, row: dict[str, str]) -> SagaAnswer | None:
-    if not row:
-        return None
-    wakes_at_ms = row.get("wakes_at_ms")
-    return SagaAnswer(
-        saga_id=saga_id,
-        version=int(row["version"]),
-        saga=row["saga"],
-        status=row["status"],
-        correlation_id=row["correlation_id"],
-        started_at_ms=int(row["started_at_ms"]),
-        updated_at_ms=int(row["updated_at_ms"]),
-        steps=_steps(row["steps"]),
-        undone=tuple(row["undone"].split(",")) if "undone" in row else (),
-        code=row.get("code"),
-        message=row.get("message"),
-        wakes_at_ms=None if wakes_at_ms is None else int(wakes_at_ms),
-        resolved_by=row.get("resolved_by"),
     )
 
 

@@ -10,11 +10,12 @@ from typing import Final
 
 import msgspec
 
-from readmodels.answers import SagaStepAnswer
+from readmodels.answers import SagaAnswer, SagaStepAnswer
 from readmodels.documents import Collection, Document
 from readmodels.records import flat
 from schemas.saga import (
     ACCEPTED,
+    ENDED,
     NOT_ASKED,
     NOTHING_TO_DO,
     REFUSED,
@@ -25,6 +26,7 @@ from schemas.saga import (
 
 _decode: Final = msgspec.json.Decoder(SagaState).decode
 _encode: Final = msgspec.json.Encoder().encode
+_steps: Final = msgspec.json.Decoder(tuple[SagaStepAnswer, ...]).decode
 
 COLLECTION: Final = Collection("saga", ranking="by-status")
 
@@ -36,14 +38,25 @@ RANKS: Final = {
     SagaStatus.COMPENSATED: 4,
     SagaStatus.COMPLETED: 5,
 }
+OPEN: Final = tuple(status for status in RANKS if status not in ENDED)
+"""Their ranks follow each other, so one range of scores has them all: each saga once, wherever it moves."""
+
 SPAN_MS: Final = 10**14
 """Each rank has room for the times of 3,000 years; a double is exact far beyond six of them."""
 
 
-def scores_of(status: SagaStatus) -> tuple[int, int]:
-    """Lowest and highest score of the sagas that stand so."""
-    lowest = RANKS[status] * SPAN_MS
-    return lowest, lowest + SPAN_MS - 1
+def asked_for(status: str | None) -> tuple[SagaStatus, ...]:
+    """The statuses a question is about. Raises ValueError naming the one that does not exist."""
+    if status is None:
+        return OPEN
+    if status not in RANKS:
+        raise ValueError(f"there is no status {status!r}; there are: {', '.join(RANKS)}")
+    return (SagaStatus(status),)
+
+
+def scores_of(statuses: tuple[SagaStatus, ...]) -> tuple[int, int]:
+    """Lowest and highest score of the sagas that stand so; of statuses whose ranks follow each other."""
+    return RANKS[statuses[0]] * SPAN_MS, (RANKS[statuses[-1]] + 1) * SPAN_MS - 1
 
 
 def project(saga_id: str, version: int, state: bytes) -> Document:
@@ -65,24 +78,50 @@ def project(saga_id: str, version: int, state: bytes) -> Document:
         resolved_by=saga.resolved_by,
         steps=_encode([step_answer(step) for step in saga.steps]).decode(),
     )
-    return Document(fields, score=scores_of(saga.status)[0] + saga.updated_at_ms)
+    return Document(fields, score=RANKS[saga.status] * SPAN_MS + saga.updated_at_ms)
+
+
+def answer(saga_id: str, row: dict[str, str]) -> SagaAnswer | None:
+    """What `project` has put into a hash; None of an empty one."""
+    if not row:
+        return None
+    wakes_at_ms = row.get("wakes_at_ms")
+    return SagaAnswer(
+        saga_id=saga_id,
+        version=int(row["version"]),
+        saga=row["saga"],
+        status=row["status"],
+        correlation_id=row["correlation_id"],
+        started_at_ms=int(row["started_at_ms"]),
+        updated_at_ms=int(row["updated_at_ms"]),
+        steps=_steps(row["steps"]),
+        undone=tuple(row["undone"].split(",")) if "undone" in row else (),
+        code=row.get("code"),
+        message=row.get("message"),
+        wakes_at_ms=None if wakes_at_ms is None else int(wakes_at_ms),
+        resolved_by=row.get("resolved_by"),
+    )
 
 
 def step_answer(step: StepState) -> SagaStepAnswer:
     """A step without its answers one by one."""
+    accepted = _count(step.answers, ACCEPTED + NOTHING_TO_DO)
+    refused = _count(step.answers, REFUSED)
     return SagaStepAnswer(
         name=step.name,
         status=step.status.value,
         commands=len(step.answers),
-        accepted=_count(step.answers, ACCEPTED + NOTHING_TO_DO),
-        refused=_count(step.answers, REFUSED),
+        accepted=accepted,
+        refused=refused,
         attempt=step.attempt,
         started_at_ms=step.started_at_ms,
         ended_at_ms=step.ended_at_ms,
+        waiting=len(step.answers) - accepted - refused,
         code=step.code,
         message=step.message,
         undo_commands=sum(mark != NOT_ASKED for mark in step.undo_answers),
         undone=_count(step.undo_answers, ACCEPTED + NOTHING_TO_DO),
+        undo_refused=_count(step.undo_answers, REFUSED),
         undo_attempt=step.undo_attempt,
         undo_started_at_ms=step.undo_started_at_ms,
         undo_ended_at_ms=step.undo_ended_at_ms,

@@ -14,11 +14,10 @@ from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, moment, print_json, table
 from orderflow.cli.send import show_outcome
-from readmodels import Queries
-from readmodels.answers import SagaAnswer, SagaStepAnswer
+from readmodels import Queries, SagaAnswer, SagaStepAnswer
 from runtime.client import CommandClient, OutgoingCommand
 from schemas.records import encode
-from schemas.saga import SagaStatus
+from schemas.saga import SagaStatus, StepStatus
 from schemas.topics import SAGA
 
 MOST_ROWS: Final = 1_000
@@ -112,23 +111,34 @@ def _order(kind: str, saga_id: str, output: Output, **data: Any) -> None:
         raise quit_with(Exit.NO)
 
 
-def _standing(saga: SagaAnswer) -> str:
-    return saga.steps[-1].name if saga.steps else "-"
+_AT_WORK: Final = frozenset(
+    {StepStatus.RUNNING, StepStatus.COMPENSATING, StepStatus.NOT_COMPENSATED}
+)
+
+
+def _standing(saga: SagaAnswer) -> str | None:
+    """The steps that wait for answers or for a person; where there are none, the last one."""
+    at_work = [step.name for step in saga.steps if step.status in _AT_WORK]
+    return ", ".join(at_work or [step.name for step in saga.steps[-1:]]) or None
 
 
 def show_timeline(saga: SagaAnswer) -> None:
     """A saga for people: how it stands, why, and what happened when."""
     out = answers()
-    reason = f", {saga.code}: {saga.message}" if saga.code else ""
-    out.print(
-        f"saga {saga.saga_id} ({saga.saga}): {saga.status}{reason}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    if saga.correlation_id != saga.saga_id:
-        out.print(f"correlation id {saga.correlation_id}", highlight=False, markup=False)
+    for line in _headlines(saga):
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
     out.print(_timeline(saga))
+
+
+def _headlines(saga: SagaAnswer) -> Iterator[str]:
+    reason = f", {saga.code}: {saga.message}" if saga.code else ""
+    yield f"saga {saga.saga_id} ({saga.saga}): {saga.status}{reason}"
+    if saga.correlation_id != saga.saga_id:
+        yield f"correlation id {saga.correlation_id}"
+    if saga.wakes_at_ms is not None:
+        yield f"goes on by itself at {moment(saga.wakes_at_ms)} UTC, unless an answer comes before"
+    if saga.resolved_by is not None:
+        yield f"put right by hand, says {saga.resolved_by}"
 
 
 def _timeline(saga: SagaAnswer) -> Table:
@@ -137,35 +147,58 @@ def _timeline(saga: SagaAnswer) -> Table:
     # In the order in which things follow from each other, also where they have the same time.
     happened = sorted([*forward, *back], key=lambda line: line[0])
     rows = (
-        (f"+{(at_ms - saga.started_at_ms) / 1000:.3f} s", step, what, detail)
-        for at_ms, step, what, detail in happened
+        (f"+{_seconds(saga.started_at_ms, at_ms)}", step, what, took, detail)
+        for at_ms, step, what, took, detail in happened
     )
-    return table(f"since {moment(saga.started_at_ms)} UTC", ("time", "step", "what", "how"), rows)
+    columns = ("time", "step", "what", "took", "how")
+    return table(f"since {moment(saga.started_at_ms)} UTC", columns, rows)
 
 
-_Line = tuple[int, str, str, str]
+_Line = tuple[int, str, str, str, str]
 
 
 def _forward(step: SagaStepAnswer) -> Iterator[_Line]:
-    commands = f"{step.commands} command{'s' if step.commands > 1 else ''}"
-    yield step.started_at_ms, step.name, "started", commands
+    accepted = f"{step.accepted} of {step.commands} accepted{_asked(step.attempt)}"
     if step.ended_at_ms is None:
+        yield step.started_at_ms, step.name, "started", "", accepted + _reason(step)
         return
-    asked = f", asked {step.attempt} times" if step.attempt > 1 else ""
-    accepted = f"{step.accepted} of {step.commands} accepted{asked}"
+    commands = f"{step.commands} command{'s' if step.commands > 1 else ''}"
+    yield step.started_at_ms, step.name, "started", "", commands
+    took = _seconds(step.started_at_ms, step.ended_at_ms)
     if step.accepted == step.commands:
-        yield step.ended_at_ms, step.name, "completed", accepted
+        yield step.ended_at_ms, step.name, "completed", took, accepted
     else:
-        why = f"; {step.code}: {step.message}" if step.code else ""
-        yield step.ended_at_ms, step.name, "failed", accepted + why
+        # The newest refusal of what could not be undone is that of its undoing.
+        why = "" if _given_up(step) else _reason(step)
+        yield step.ended_at_ms, step.name, "failed", took, accepted + why
 
 
 def _back(step: SagaStepAnswer) -> Iterator[_Line]:
     if step.undo_started_at_ms is None:
         return
-    yield step.undo_started_at_ms, step.name, "undoing", f"{step.undo_commands} to undo"
+    undone = f"{step.undone} of {step.undo_commands} undone{_asked(step.undo_attempt)}"
     if step.undo_ended_at_ms is None:
+        yield step.undo_started_at_ms, step.name, "undoing", "", undone
         return
-    asked = f", asked {step.undo_attempt} times" if step.undo_attempt > 1 else ""
-    what = "undone" if step.undone == step.undo_commands else "not undone"
-    yield step.undo_ended_at_ms, step.name, what, f"{step.undone} of {step.undo_commands}{asked}"
+    yield step.undo_started_at_ms, step.name, "undoing", "", f"{step.undo_commands} to undo"
+    took = _seconds(step.undo_started_at_ms, step.undo_ended_at_ms)
+    if _given_up(step):
+        yield step.undo_ended_at_ms, step.name, "not undone", took, undone + _reason(step)
+    else:
+        yield step.undo_ended_at_ms, step.name, "undone", took, undone
+
+
+def _given_up(step: SagaStepAnswer) -> bool:
+    return step.undo_ended_at_ms is not None and step.undone < step.undo_commands
+
+
+def _asked(attempt: int) -> str:
+    return f", asked {attempt} times" if attempt > 1 else ""
+
+
+def _reason(step: SagaStepAnswer) -> str:
+    return f"; {step.code}: {step.message}" if step.code else ""
+
+
+def _seconds(begin_ms: int, end_ms: int) -> str:
+    return f"{(end_ms - begin_ms) / 1000:.3f} s"

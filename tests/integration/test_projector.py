@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
+from typer.testing import CliRunner, Result
 
+from orderflow.cli import app
+from orderflow.cli.exits import Exit
+from orderflow.cli.output import plain
 from readmodels import AsyncQueries, Queries, RebuildRunning, ViewTimeout, rebuild
 from readmodels.reference import Reference
 from readmodels.views import VIEWS
@@ -440,6 +446,53 @@ def test_read_your_own_writes(world: World) -> None:
         asyncio.run(ask())
         with pytest.raises(ViewTimeout, match="orderflow projector"):
             world.queries.wait_for("orders", "o-1", 3, timeout=0.2)
+
+
+def test_sagas_are_seen_where_they_stand_and_nowhere_else(world: World) -> None:
+    stuck = events.saga("s-2", 4, status=SagaStatus.NEEDS_OPERATOR, code="timed_out", message="x")
+    with world.projector():
+        world.commit(events.saga("s-1", 1), events.saga("s-2", 1), events.saga("s-3", 1))
+        world.check()
+        world.commit(stuck, events.saga("s-2", 3, status=SagaStatus.COMPENSATING), stuck)
+        world.commit(events.saga("s-1", 2, status=SagaStatus.COMPLETED))
+        world.commit(events.tombstone("saga", "s-3", 2), events.saga("s-4", 1, moved=-1))
+        world.check()
+        assert world.queries.wait_for("sagas", "s-2", 4) == 4
+        assert world.queries.saga("s-3") is None
+
+        async def ask() -> None:
+            async with AsyncQueries(world.settings) as queries:
+                assert await queries.sagas() == world.queries.sagas()
+                assert await queries.saga("s-2") == world.queries.saga("s-2")
+
+        asyncio.run(ask())
+        with pytest.raises(ValueError, match="no status 'lost'"):
+            world.queries.sagas("lost")
+        assert cli(world, "list", ids=True) == ["s-2", "s-4"]
+        assert cli(world, "list", "--limit", "1", ids=True) == ["s-2"]
+        assert cli(world, "list", "--status", "completed", ids=True) == ["s-1"]
+        assert cli(world, "list", "--status", "failed", ids=True) == []
+        assert cli(world, "show", "s-2") == plain(world.queries.saga("s-2"))
+        assert "needs_operator, timed_out: x" in invoke(world, "show", "s-2").stdout
+        assert "no saga s-3" in invoke(world, "show", "s-3", code=Exit.NO).stderr
+        before = world.queries.sagas()
+        (report,) = rebuild(world.settings, ["sagas"]).views
+        assert (report.comparison.differences, report.comparison.skipped) == (0, "")
+        assert world.queries.sagas() == before
+        world.check()
+
+
+def invoke(world: World, *arguments: str, code: int = Exit.OK) -> Result:
+    """`orderflow sagas` under the environment of the world."""
+    result = CliRunner().invoke(app, ("sagas", *arguments), env=world.env)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def cli(world: World, *arguments: str, ids: bool = False) -> Any:
+    """The JSON answer of `orderflow sagas`; or only the ids of the sagas in it."""
+    found = json.loads(invoke(world, *arguments, "-o", "json").stdout)
+    return [saga["saga_id"] for saga in found] if ids else found
 
 
 def test_a_topic_made_anew_is_refused(world: World) -> None:

@@ -21,7 +21,7 @@ from readmodels.keys import Keys
 from readmodels.records import Unreadable, read
 from readmodels.scripts import load_commands
 from readmodels.steps import Steps, drive
-from readmodels.views import VIEWS
+from readmodels.views import SAGAS, VIEWS
 from runtime.embedded import ServersAddress
 from runtime.redis import Line, connect
 from runtime.settings import Settings
@@ -37,6 +37,17 @@ pytestmark = pytest.mark.integration
 PARTITIONS = 2
 VIEW_OF = {view.aggregate: view for view in VIEWS}
 IDS = st.sampled_from(["a", "b", "c", "d"])
+SAGA_FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "correlation_id": st.just("c-1"),
+        "code": st.just("timed_out"),
+        "message": st.sampled_from(["", "no answer"]),
+        "wakes_at_ms": st.sampled_from([0, events.NOON_MS]),
+        "undone": st.sampled_from([("one",), ("two", "one")]),
+        "resolved_by": st.just("ann"),
+    },
+)
 USERS = st.sampled_from(["u-1", "u-2", "u-3"])
 
 
@@ -86,7 +97,16 @@ def _event(draw: st.DrawFn, aggregate: str, key: str, version: int) -> Record:
         status = draw(st.sampled_from(SagaStatus))
         answers = draw(st.sampled_from(["A", "+", "+-", "++=", "Ab"]))
         moved = draw(st.integers(0, 2))
-        return events.saga(key, version, status=status, moved=moved, answers=answers)
+        undo_answers = draw(st.sampled_from(["", "A", "+ ", "+-= a"]))
+        return events.saga(
+            key,
+            version,
+            status=status,
+            moved=moved,
+            answers=answers,
+            undo_answers=undo_answers,
+            **draw(SAGA_FIELDS),
+        )
     return events.order(
         key,
         version,
@@ -283,6 +303,43 @@ def test_a_deletion_after_a_death_between_two_pipelines_leaves_nothing(world: Wo
         steps = world.steps(0, tombstone, 1 if pipelines == 3 else 0)
         assert drive(world.line, steps)
         assert world.contents()["orders"] == {}
+
+
+@st.composite
+def late_and_repeated(draw: st.DrawFn) -> tuple[list[Record], list[Record]]:
+    """The records of some sagas as they were written, and as halted workers may bring them."""
+    written: list[Record] = []
+    for key in ("a", "b", "c"):
+        for version in range(1, draw(st.integers(1, 6))):
+            deleted = draw(st.integers(0, 4)) == 0
+            written.append(
+                events.tombstone("saga", key, version)
+                if deleted
+                else draw(_event("saga", key, version))
+            )
+    again = draw(st.lists(st.sampled_from(written), max_size=6)) if written else []
+    return written, draw(st.permutations([*written, *again]))
+
+
+@given(records=late_and_repeated())
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_sagas_in_any_order_and_repeated_stand_once_where_the_newest_record_says(
+    world: World, records: tuple[list[Record], list[Record]]
+) -> None:
+    written, brought = records
+    _clear(world.client, world.settings.topic_prefix)
+    keys = world.keys(SAGAS.name)
+    for record in brought:
+        change = read(record.key_bytes, record.value, record.headers, SAGAS.project)
+        assert change is not None
+        drive(world.line, SAGAS.apply(keys, [change]))
+
+    reference = reference_of(written)
+
+    assert differences(world.queries, reference) == []
+    found = content(world.client, keys)
+    ranked = [member for name in found if "by-status" in name for member, _ in found[name]]
+    assert sorted(ranked) == sorted(reference.sagas())
 
 
 @pytest.mark.parametrize(

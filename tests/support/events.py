@@ -96,11 +96,15 @@ def saga(
     status: SagaStatus = SagaStatus.RUNNING,
     moved: int | None = None,
     answers: str = "+A",
+    undo_answers: str = "",
+    **more: Any,
 ) -> Record:
-    """A saga after its event number ``version``, with one step."""
-    step = StepState("reserveInventory", StepStatus.RUNNING, answers, NOON_MS)
+    """A saga after its event number ``version``, with one step; ``more`` of the fields of its state."""
+    step = StepState(
+        "reserveInventory", StepStatus.RUNNING, answers, NOON_MS, undo_answers=undo_answers
+    )
     at_ms = NOON_MS + (version if moved is None else moved)
-    state = SagaState("create_order", status, msgspec.Raw(b"{}"), NOON_MS, at_ms, (step,))
+    state = SagaState("create_order", status, msgspec.Raw(b"{}"), NOON_MS, at_ms, (step,), **more)
     return event("saga", saga_id, version, state)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from readmodels import Queries
+from readmodels import Queries, SagaAnswer
 from readmodels.keys import Keys
 from readmodels.reference import Reference
 from runtime.embedded import ServersAddress
@@ -66,10 +66,20 @@ def differences(queries: Queries, reference: Reference) -> list[str]:
             key=lambda s: (s.updated_at_ms, s.saga_id),
             reverse=status in ENDED,
         )
-        compare(f"sagas {status}", wanted_sagas, list(queries.sagas(status.value, LIMIT)))
+        compare(f"sagas {status}", wanted_sagas[:LIMIT], list(queries.sagas(status.value, LIMIT)))
+    compare("sagas", open_sagas(sagas.values())[:LIMIT], list(queries.sagas(limit=LIMIT)))
     low = [row.sku for row in queries.low_stock(LIMIT)]
     compare("low stock", reference.low_stock()[:LIMIT], low)
     return found
+
+
+def open_sagas(sagas: Iterable[SagaAnswer]) -> list[SagaAnswer]:
+    """Those that have not ended, in the order in which somebody has to look at them."""
+    ranked = [SagaStatus.NEEDS_OPERATOR, SagaStatus.COMPENSATING, SagaStatus.RUNNING]
+    return sorted(
+        (saga for saga in sagas if saga.status in ranked),
+        key=lambda s: (ranked.index(SagaStatus(s.status)), s.updated_at_ms, s.saga_id),
+    )
 
 
 def all_orders_of(queries: Queries, user_id: str, page: int = 7) -> list[str]:

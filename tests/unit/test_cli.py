@@ -113,6 +113,8 @@ def test_without_servers_the_remedy_is_named(environment: dict[str, str]) -> Non
         ("query", "orders", "u-1"),
         ("query", "low-stock"),
         ("query", "top-users"),
+        ("sagas", "list"),
+        ("sagas", "show", "o-1"),
         ("rebuild",),
         ("topics", "list"),
         ("topics", "diff"),

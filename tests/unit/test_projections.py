@@ -18,7 +18,7 @@ from readmodels.steps import pairs
 from readmodels.views import VIEWS, named
 from runtime.redis import pack
 from schemas.order import OrderStatus
-from schemas.saga import SagaStatus
+from schemas.saga import ENDED, SagaStatus
 from tests.support import events
 from tests.support.events import Record
 
@@ -76,6 +76,39 @@ def test_a_sagas_answers_are_counted() -> None:
     saga = change_of(events.saga("s", 1, answers="++=-Ab"), sagas.project)
     (step,) = json.loads(pairs(saga.row.fields)["steps"])
     assert (step["commands"], step["accepted"], step["refused"]) == (6, 3, 1)
+
+
+def test_a_sagas_answers_to_its_undoing_are_counted_without_what_needs_none() -> None:
+    saga = change_of(events.saga("s", 1, answers="Aa+-", undo_answers="+=-A a"), sagas.project)
+    (step,) = json.loads(pairs(saga.row.fields)["steps"])
+    assert step["waiting"] == 2
+    assert (step["undo_commands"], step["undone"], step["undo_refused"]) == (5, 2, 1)
+
+
+def test_a_saga_without_a_correlation_id_has_its_own() -> None:
+    alone = change_of(events.saga("s", 1), sagas.project)
+    assert pairs(alone.row.fields)["correlation_id"] == "s"
+    part = change_of(events.saga("s", 1, correlation_id="c-1"), sagas.project)
+    assert pairs(part.row.fields)["correlation_id"] == "c-1"
+
+
+def test_a_saga_of_an_impossible_time_is_in_no_ranking() -> None:
+    for moved in (-events.NOON_MS - 1, sagas.SPAN_MS):
+        with pytest.raises(Unreadable, match="out of range"):
+            change_of(events.saga("s", 1, moved=moved), sagas.project)
+
+
+def test_one_range_has_the_sagas_that_have_not_ended_and_no_others() -> None:
+    low, high = sagas.scores_of(sagas.asked_for(None))
+    for status in SagaStatus:
+        for moved in (-events.NOON_MS, sagas.SPAN_MS - 1 - events.NOON_MS):
+            row = change_of(events.saga("s", 1, status=status, moved=moved), sagas.project).row
+            assert (low <= row.score <= high) == (status not in ENDED)
+
+
+def test_an_unknown_status_is_named() -> None:
+    with pytest.raises(ValueError, match="no status 'lost'; there are: needs_operator, comp"):
+        sagas.asked_for("lost")
 
 
 def test_a_user_without_an_address_has_no_such_field() -> None:
