@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from commands.aggregate import Decision, Loaded
@@ -87,6 +89,25 @@ def test_what_is_not_answered_is_asked_again_under_the_same_id_and_then_undone()
     assert requests == ["o-1.processPayment.0A"] * 3
     assert world.states("payment", PaymentState)["o-1"].status is PaymentStatus.FAILED
     assert not world.gateway.ledger.book().charges
+
+
+def test_a_refusal_that_may_pass_is_asked_again_after_a_pause_under_the_next_id() -> None:
+    world = shop()
+    world.place("o-1", **order())
+    world.deliver(("saga", b"o-1"))
+    world.lose(("user", b"ada"))
+    refused: dict[str, Any] = {
+        "type": "ValidateUser",
+        "accepted": False,
+        "code": "internal_error",
+    }
+    world.send(command("o-1", "RecordAnswer", token="validateUser/0", **refused))
+    settle(world)
+    assert world.saga("o-1").steps[0].answers == "a"
+    world.tick(501)
+    settle(world)
+    assert sent(world, "user") == ["o-1.validateUser.0A", "o-1.validateUser.0B"]
+    assert world.saga("o-1").status is SagaStatus.COMPLETED
 
 
 def test_an_appointment_that_is_not_due_changes_nothing_and_an_old_one_neither() -> None:
