@@ -55,11 +55,12 @@ def reactions(record: IncomingRecord, topics: Topics) -> list[OutgoingRecord]:
 def _command(
     reaction: Reaction, event: EventRecord, number: int, record: IncomingRecord, topics: Topics
 ) -> OutgoingRecord:
-    command = reaction.command
+    command, saga_id = reaction.command, (record.key or b"").decode()
     value = encode(
         CommandRecord(
             type=type(command).__name__,
-            command_id=derived_id("reaction", event.id, str(number)),
+            # With the saga's id: that of an event is unique within its saga only.
+            command_id=derived_id("reaction", saga_id, event.id, str(number)),
             data=msgspec.Raw(command.__pydantic_serializer__.to_json(command)),
         )
     )

@@ -31,6 +31,7 @@ from sagas.definition import (
     Answer,
     Done,
     Reading,
+    Refused,
     Retry,
     SagaDefinition,
     Send,
@@ -53,6 +54,7 @@ from schemas.saga import (
 )
 
 ORDER_CREATE: Final = "order.create"
+FAILED: Final = "failed"
 PATIENCE: Final = Retry(attempts=1, timeout_ms=150_000, longest_ms=150_000)
 """A part has its own timeouts; only one that is silent beyond them all is given up."""
 
@@ -98,6 +100,14 @@ def _not_sent(*_: Any) -> Send:
     raise AssertionError("what others do is not asked of them by commands")
 
 
+def _read_part(answer: Answer) -> Reading:
+    """A part that tells of a compensation had done something, and has undone it."""
+    if answer.accepted:
+        return Done()
+    undone = any(event.type == SagaCompensated.__name__ for event in answer.events)
+    return Refused(answer.code or FAILED, answer.message or "", undone)
+
+
 def _read_undone(answer: Answer) -> Reading:
     return Done() if answer.accepted else read_outcome(answer)
 
@@ -105,7 +115,7 @@ def _read_undone(answer: Answer) -> Reading:
 def _awaited(part: Part) -> Step:
     """The part as order.create sees it: a step that others take, and undo."""
     undo = part.step.undo and Undo(_not_sent, _read_undone, replace(PATIENCE, attempts=3))
-    return Step(part.step.name, lambda *_: (), undo, retry=PATIENCE, external=1)
+    return Step(part.step.name, lambda *_: (), undo, _read_part, PATIENCE, external=1)
 
 
 SAGAS: Final = (
@@ -145,10 +155,10 @@ def react(saga_id: str, event: SagaEvent, correlation_id: str) -> tuple[Reaction
             return _completed(saga_id, part, given, correlation_id) if part else ()
         case SagaFailed(saga=saga) | SagaCompensated(saga=saga):
             part = _part_of_saga.get(saga or "")
-            return _undone(saga_id, part, event.code, event.message) if part else ()
+            return _undone(saga_id, part, event, event.code, event.message) if part else ()
         case SagaResolved(saga=saga):
             part = _part_of_saga.get(saga or "")
-            return _undone(saga_id, part, "resolved", "by an operator") if part else ()
+            return _undone(saga_id, part, event, "resolved", "by an operator") if part else ()
         case SagaStepFailed(saga=saga, step=step, number=None) if saga == ORDER_CREATE:
             part = _part_of_step.get(step)
             return _bar(saga_id, part) if part else ()
@@ -182,7 +192,7 @@ def _completed(
 
 
 def _undone(
-    saga_id: str, part: Part, code: str | None, message: str | None
+    saga_id: str, part: Part, event: SagaEvent, code: str | None, message: str | None
 ) -> tuple[Reaction, ...]:
     """The order's service notes that the part is not done, or undone: whichever it waits for."""
     order_id = saga_id.removesuffix(part.suffix)
@@ -190,8 +200,9 @@ def _undone(
         token=str(Token(part.step.name, 0)),
         type=part.saga,
         accepted=False,
-        code=code or "failed",
+        code=code or FAILED,
         message=message,
+        events=({"type": type(event).__name__},),
     )
     is_undone = RecordAnswer(
         token=str(Token(part.step.name, 0, undo=True)), type=part.saga, accepted=True

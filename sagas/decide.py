@@ -238,6 +238,11 @@ class _Run:
         match reading:
             case Waiting():
                 return
+            case Refused(code, message, undone=True):
+                self.emit(SagaStepFailed(step.name, code, message, token.number, self.told))
+                self.emit(SagaCompensationStarted(code, message))
+                self.emit(SagaStepCompensated(step.name, token.number, ACCEPTED))
+                self._undo_next()
             case Refused(code, message):
                 self._fail(step.name, code, message, token.number)
             case Again(code, message) as again:

@@ -63,10 +63,11 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It will not be done."""
+    """It will not be done. ``undone``: some of it was, and whoever did it has undone that."""
 
     code: str
     message: str
+    undone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class SagaStack:
         self.more.append(RoleProcess(module, self.env, log, *arguments))
 
     def stop(self, role: str) -> None:
-        """Ends a role, if it runs."""
+        """Ends a role with SIGKILL, if it runs."""
         self.roles[role].__exit__(None, None, None)
 
     def stop_more(self) -> None:
@@ -57,7 +57,7 @@ class SagaStack:
 
     def restart(self, role: str) -> None:
         """Kills a role with SIGKILL and starts it anew."""
-        self.roles[role].kill()
+        self.stop(role)
         self.start(role)
 
     def stock(self, **pieces: int) -> None:
@@ -67,6 +67,14 @@ class SagaStack:
             for sku, count in pieces.items():
                 register = command(sku, "RegisterItem", description="item", opening_stock=count)
                 assert client.execute(register).accepted
+
+    def take(self, *order_ids: str) -> None:
+        """Creates orders by hand, so that no saga can create one of these ids."""
+        line = {"sku": "A", "quantity": 1, "unit_price": 1}
+        with CommandClient(self.settings) as client:
+            for one in order_ids:
+                taken = command(one, "CreateOrder", user_id="ada", currency="GBP", lines=[line])
+                assert client.execute(taken, timeout=60).accepted
 
 
 @contextmanager
