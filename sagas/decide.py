@@ -216,6 +216,8 @@ class _Run:
         given = step.undo_answers if token.undo else step.answers
         if token.number >= len(given) or not marks.is_waiting(given[token.number]):
             return
+        if token.mark and token.mark != given[token.number]:
+            return  # the refusal for which it was put off, again: that command came twice
         answer = Answer(
             command.type,
             command.accepted,
@@ -226,7 +228,7 @@ class _Run:
         )
         definition = self._definition.step(token.step)
         if token.undo:
-            if step.status in (StepStatus.COMPENSATING, StepStatus.NOT_COMPENSATED):
+            if step.status is not StepStatus.COMPENSATED:
                 self._undo_answered(definition, step, token, answer)
         elif step.status is StepStatus.RUNNING and self.saga.status is SagaStatus.RUNNING:
             self._step_answered(definition, step, token, definition.read(answer))
@@ -260,7 +262,10 @@ class _Run:
             case _:
                 assert_never(reading)
 
-    def _put_off(self, token: Token, mark: str, again: Again | Refused, pause_ms: int) -> None:
+    def _put_off(
+        self, token: Token, mark: str, again: Again | Refused, pause_ms: int | None
+    ) -> None:
+        """To be asked again under the next id, after the pause; None: when an operator has it so."""
         later = marks.put_off(mark)
         self.emit(
             SagaAnswered(
@@ -315,16 +320,18 @@ class _Run:
     ) -> None:
         undo = definition.undo
         assert undo is not None, f"step {step.name} has nothing to undo"
-        given_up = step.status is StepStatus.NOT_COMPENSATED
+        # Given up; or an operator has it tried again, and the steps behind it come first.
+        given_up = step.status is not StepStatus.COMPENSATING
         mark = step.undo_answers[token.number]
         match undo.read(answer):
             case Waiting():
                 return
             case (Refused(code, message) | Again(code, message)) as again:
-                if given_up or not marks.can_be_put_off(mark):
+                if not marks.can_be_put_off(mark):
                     self.emit(SagaAnswered(step.name, token.number, REFUSED, True, code, message))
                     return  # the next appointment gives the step up
-                self._put_off(token, mark, again, undo.retry.pause(step.undo_attempt))
+                pause_ms = None if given_up else undo.retry.pause(step.undo_attempt)
+                self._put_off(token, mark, again, pause_ms)
             case Done() | NothingToDo() as reading:
                 given = ACCEPTED if isinstance(reading, Done) else NOTHING_TO_DO
                 if not marks.is_done(marks.with_mark(step.undo_answers, token.number, given)):

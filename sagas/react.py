@@ -53,9 +53,9 @@ def _ask(
     for number, send in enumerate(step.commands(saga_id, given)):
         mark = (begun.undo_answers if undo else begun.answers)[number]
         if marks.is_waiting(mark):
-            token = Token(name, number, undo)
+            token = Token(name, number, undo, mark)
             sent = _undoing(saga_id, given, step, send) if undo else send
-            follow_ups.append(FollowUp(sent, _command_id(saga_id, token, mark), token))
+            follow_ups.append(FollowUp(sent, _command_id(saga_id, token), token))
     return tuple(follow_ups)
 
 
@@ -64,6 +64,6 @@ def _undoing(saga_id: str, given: Any, step: Step, send: Send) -> Send:
     return step.undo.of(saga_id, given, send)
 
 
-def _command_id(saga_id: str, token: Token, mark: str) -> str:
+def _command_id(saga_id: str, token: Token) -> str:
     direction = "undo-" if token.undo else ""
-    return f"{saga_id}.{direction}{token.step}.{token.number}{mark}"
+    return f"{saga_id}.{direction}{token.step}.{token.number}{token.mark}"

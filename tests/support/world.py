@@ -2,18 +2,20 @@
 the shipped gateway in memory, and no Kafka.
 
 Like Kafka it keeps the order within an aggregate's key and none between two. Everything else is up to
-the test: what is delivered next, twice, or not at all, when the clock goes on, and who crashes.
+the test: what is delivered next, together, twice, or not at all, when the clock goes on, who crashes,
+whose transaction fails, and which handlers have a bug.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 import msgspec
 
+from commands.aggregate import Decision, Loaded
 from orderflow.placing import order_command
 from payments.gateway import Charge, GatewayUnavailable
 from payments.memory_gateway import MemoryGateway
@@ -26,6 +28,7 @@ from processors.saga_decider import SagaDecider, appointment
 from processors.state_store import PartitionState
 from runtime.client import OutgoingCommand
 from sagas import AGGREGATES
+from sagas import by_name as aggregate_of
 from schemas import headers
 from schemas.ids import is_part_key
 from schemas.records import decode_event, encode
@@ -35,6 +38,7 @@ from schemas.topics import SAGA, Topics
 TOPICS = Topics("w", partitions=1)
 NOON_MS = 1_700_000_000_000
 _AGGREGATE_OF = {TOPICS.commands(aggregate.name): aggregate.name for aggregate in AGGREGATES}
+Place = tuple[str, bytes]
 T = TypeVar("T")
 
 
@@ -78,38 +82,46 @@ class PaymentTask:
 
 
 def _now(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Runs what never really waits."""
+    """Runs it. Raises GatewayUnavailable for an answer that takes time (`tok_slow_0`): ask again."""
     try:
         coroutine.send(None)
     except StopIteration as done:
         return cast(T, done.value)
-    raise AssertionError("it would wait")
+    coroutine.close()
+    raise GatewayUnavailable("no answer yet")
 
 
 @dataclass
 class World:
     """``queues``: commands by aggregate and key; ``heard``: the sagas' history by saga; ``asked``: the
-    gateway's tasks by payment.
+    gateway's tasks by payment; ``sent``: every command there was; ``broken``: types of the commands
+    whose handlers raise.
     """
 
     now_ms: int = NOON_MS
-    queues: dict[tuple[str, bytes], deque[IncomingRecord]] = field(
-        default_factory=lambda: defaultdict(deque)
-    )
+    queues: dict[Place, deque[IncomingRecord]] = field(default_factory=lambda: defaultdict(deque))
     heard: dict[bytes, deque[IncomingRecord]] = field(default_factory=lambda: defaultdict(deque))
     asked: dict[bytes, deque[PaymentTask]] = field(default_factory=lambda: defaultdict(deque))
     log: list[OutgoingRecord] = field(default_factory=list)
+    sent: list[IncomingRecord] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)
     gateway: MemoryGateway = field(default_factory=MemoryGateway)
-    offset: int = 0
 
     def __post_init__(self) -> None:
         self.stores = {aggregate.name: MemoryState() for aggregate in AGGREGATES}
         self.deciders = {aggregate.name: self._decider(aggregate.name) for aggregate in AGGREGATES}
 
     def _decider(self, name: str) -> Decider:
-        aggregate = next(a for a in AGGREGATES if a.name == name)
+        aggregate = aggregate_of[name]
+
+        def decide(loaded: Loaded, command: Any) -> Decision:
+            if type(command).__name__ in self.broken:
+                raise ZeroDivisionError("a bug")
+            return aggregate.decide(loaded, command)
+
         kind = SagaDecider if name == SAGA else Decider
-        return kind(aggregate, TOPICS, 0, cast(PartitionState, self.stores[name]))
+        store = cast(PartitionState, self.stores[name])
+        return kind(replace(aggregate, decide=decide), TOPICS, 0, store)
 
     # What a client does.
 
@@ -129,27 +141,45 @@ class World:
 
     # What the scheduler may do.
 
-    def deliver(self, place: tuple[str, bytes], *, twice: bool = False) -> None:
-        """The next command of a key is decided and committed; or read again and decided again."""
-        queue = self.queues[place]
-        record = queue[0] if twice else queue.popleft()
-        name, _ = place
-        decider = self.deciders[name]
-        records = decider.decide(record)
-        records += decider.seal()
-        decider.committed(1, 1)
+    def deliver(self, *places: Place, twice: bool = False) -> None:
+        """The next command of each of these keys of one aggregate, in one transaction; or, ``twice``,
+        they come again after it.
+        """
+        name, taken = places[0][0], self._take(places)
+        records = self._decided(name, taken)
+        self.deciders[name].committed(1, 1)
         self._route(records)
+        if twice:
+            self._put_back(places, taken)
 
-    def lose(self, place: tuple[str, bytes]) -> None:
+    def abort(self, *places: Place) -> None:
+        """The first is in a transaction that fails, the others stand on it: all are read again."""
+        name, taken = places[0][0], self._take(places)
+        self._decided(name, taken[:1])
+        for record in taken[1:]:
+            self.deciders[name].decide(record)
+        self._put_back(places, taken)
+        self._rewind(name)
+
+    def lose(self, place: Place) -> None:
         """The next command of a key is never seen by anybody."""
-        self.queues[place].popleft()
+        self.sent.remove(self.queues[place].popleft())
 
-    def hear(self, key: bytes) -> None:
-        """The reactor reads the next event of a saga."""
-        self._route(reactions(self.heard[key].popleft(), TOPICS))
+    def repeat(self, number: int) -> None:
+        """A command that was sent before, of ``sent``, comes once more, behind all others of its key."""
+        record = self.sent[number]
+        self._enqueue(record.topic, record.key or b"", record.value, record.headers)
 
-    def ask_gateway(self, key: bytes) -> None:
-        """The outbox asks the gateway the next thing about a payment; without an answer, it stays."""
+    def hear(self, key: bytes, *, twice: bool = False) -> None:
+        """The reactor reads the next event of a saga; ``twice``, its transaction failed at that."""
+        self._route(reactions(self.heard[key][0], TOPICS))
+        if not twice:
+            self.heard[key].popleft()
+
+    def ask_gateway(self, key: bytes, *, twice: bool = False) -> None:
+        """The outbox asks the gateway the next thing about a payment; without an answer, it stays.
+        ``twice``: it is killed after it has sent what follows, so it will ask again.
+        """
         queue = self.asked[key]
         work = queue[0]
         try:
@@ -161,14 +191,19 @@ class World:
             if len(queue) > 1:
                 queue.popleft()  # a refund waits behind it, and bars the key
             return
-        queue.popleft()
+        if not twice:
+            queue.popleft()
         for followup in followups:
             self._send_followup(key, followup, work)
 
-    def tick(self, ms: int) -> None:
-        """The clock goes on; what is due is sent."""
+    def tick(self, ms: int, *, lost: bool = False) -> None:
+        """The clock goes on; what is due is sent, or ``lost`` with a transaction that fails."""
         self.now_ms += ms
-        self._route(self.deciders[SAGA].due(self.now_ms))
+        records = self.deciders[SAGA].due(self.now_ms)
+        if lost:
+            self._rewind(SAGA)
+        else:
+            self._route(records)
 
     def crash(self, name: str) -> None:
         """A processor is gone, and another reads its state from the topics."""
@@ -215,28 +250,42 @@ class World:
 
     # Inside.
 
+    def _take(self, places: tuple[Place, ...]) -> list[IncomingRecord]:
+        return [self.queues[place].popleft() for place in places]
+
+    def _put_back(self, places: tuple[Place, ...], taken: list[IncomingRecord]) -> None:
+        for place, record in zip(reversed(places), reversed(taken), strict=True):
+            self.queues[place].appendleft(record)
+
+    def _decided(self, name: str, taken: list[IncomingRecord]) -> list[OutgoingRecord]:
+        decider = self.deciders[name]
+        return [*(one for record in taken for one in decider.decide(record)), *decider.seal()]
+
+    def _rewind(self, name: str) -> None:
+        self.deciders[name].discard()
+        self.deciders[name].ready()
+
     def _enqueue(self, topic: str, key: bytes, value: bytes | None, marks: Headers) -> None:
-        self.offset += 1
-        record = IncomingRecord(topic, 0, self.offset, self.now_ms, key, value, marks)
+        record = IncomingRecord(topic, 0, len(self.sent), self.now_ms, key, value, marks)
+        self.sent.append(record)
         self.queues[_AGGREGATE_OF[topic], key].append(record)
 
     def _route(self, records: list[OutgoingRecord]) -> None:
         self.log += records
         for record in records:
             key = record.key or b""
-            assert record.topic != TOPICS.dead_letters, record
+            assert record.topic != TOPICS.dead_letters or self.broken, record
             if record.topic in _AGGREGATE_OF:
                 self._enqueue(record.topic, key, record.value, _as_read(record.headers))
             elif record.topic == TOPICS.history(SAGA):
-                came = IncomingRecord(
-                    record.topic, 0, 0, 0, key, record.value, _as_read(record.headers)
-                )
-                self.heard[key].append(came)
+                marks = _as_read(record.headers)
+                event = IncomingRecord(record.topic, 0, 0, 0, key, record.value, marks)
+                self.heard[key].append(event)
             elif record.topic == TOPICS.history("payment"):
-                event = decode_event(record.value or b"")
-                task = react_to_payment(key.decode(), event)
+                paid = decode_event(record.value or b"")
+                task = react_to_payment(key.decode(), paid)
                 if task is not None:
-                    self.asked[key].append(PaymentTask(task, event.id, _as_read(record.headers)))
+                    self.asked[key].append(PaymentTask(task, paid.id, _as_read(record.headers)))
 
     def _send_followup(self, key: bytes, followup: Followup, work: PaymentTask) -> None:
         passed = [mark for mark in work.marks if mark[0] != headers.CAUSATION_ID]

@@ -244,11 +244,15 @@ def test_a_choreographed_order_that_is_declined_is_undone_by_each_service_itself
     assert not world.states("order", OrderState)
 
 
-@pytest.mark.parametrize("text", ["", "x", "x/", "/1", "x/-1", "x/1x", "x/1234567"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "x/", "/1", "x/-1", "x/1x", "x/1AB", "x/A", "x/1234567", "x/\u0661"]
+)
 def test_what_is_no_token_is_none(text: str) -> None:
     assert parse_token(text) is None
 
 
-@pytest.mark.parametrize("token", [Token("a", 0), Token("a b", 12, undo=True)])
+@pytest.mark.parametrize(
+    "token", [Token("a", 0), Token("a b", 12, undo=True), Token("a", 3, undo=True, mark="B")]
+)
 def test_a_token_is_read_as_it_is_written(token: Token) -> None:
     assert parse_token(str(token)) == token

@@ -1,0 +1,102 @@
+"""The laws of conservation in the world of tests/support/world.py, read from its topics and its gateway's
+ledger, independently of who wrote them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import TypeVar
+
+import msgspec
+
+from processors.records import OutgoingRecord
+from sagas import AGGREGATES
+from schemas.ids import is_part_key
+from schemas.inventory import Reservation, StockLevel
+from schemas.order import OrderState, OrderStatus
+from schemas.payment import PaymentState
+from schemas.records import EventRecord, decode_event
+from schemas.saga import SagaState, SagaStatus
+from schemas.topics import SAGA
+from tests.support.world import TOPICS, World
+
+T = TypeVar("T")
+
+
+def check_laws(world: World) -> None:
+    """Of a world in which all has come to its end."""
+    sagas = world.states(SAGA, SagaState)
+    orders = _confirmed(world)
+    completed = {key for key, saga in sagas.items() if saga.status is SagaStatus.COMPLETED}
+    assert set(orders) == {key for key in completed if ":" not in key}
+    _check_stock(world, orders)
+    _check_money(world, orders)
+    check_log(world)
+
+
+def _confirmed(world: World) -> dict[str, OrderState]:
+    """The orders that stand; every other one is cancelled."""
+    orders = world.states("order", OrderState)
+    statuses = {order.status for order in orders.values()}
+    assert statuses <= {OrderStatus.CONFIRMED, OrderStatus.CANCELLED}
+    return {key: o for key, o in orders.items() if o.status is OrderStatus.CONFIRMED}
+
+
+def _check_stock(world: World, orders: dict[str, OrderState]) -> None:
+    """What is held back is what the orders need, and nothing else."""
+    needed: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for order_id, order in orders.items():
+        for line in order.lines:
+            needed[line.sku][order_id] += line.quantity
+    held: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for key, value in world.stores["inventory"].states.data.items():
+        sku, _, order_id = key.decode().partition("/")
+        if order_id:
+            held[sku][order_id] = _state(decode_event(value), Reservation).quantity
+    assert held == needed
+    for sku, level in world.states("inventory", StockLevel).items():
+        assert level.reserved == held[sku].total()
+
+
+def _check_money(world: World, orders: dict[str, OrderState]) -> None:
+    """What the gateway has, and what the books say it has, is what the orders cost."""
+    owed = {key: order.total for key, order in orders.items() if order.total}
+    book = world.gateway.ledger.book()
+    for movements in (book.charges, book.refunds):
+        assert len({entry.key for entry in movements}) == len(movements)
+    taken: Counter[str] = Counter()
+    for entry in book.charges:
+        taken[entry.key] += entry.amount
+    for entry in book.refunds:
+        taken[entry.key] -= entry.amount
+    assert {key: amount for key, amount in taken.items() if amount} == owed
+    payments = world.states("payment", PaymentState)
+    kept = {key: payment.captured - payment.refunded for key, payment in payments.items()}
+    assert {key: amount for key, amount in kept.items() if amount} == owed
+
+
+def check_log(world: World) -> None:
+    """Nothing was ever sold that was not there; each version once, and each command decided once."""
+    for aggregate in AGGREGATES:
+        versions: Counter[bytes] = Counter()
+        for key, event in _events(world, TOPICS.history(aggregate.name)):
+            versions[key] += 1
+            assert event.version == versions[key]
+    for key, event in _events(world, TOPICS.events("inventory")):
+        if not is_part_key(key.decode()):
+            level = _state(event, StockLevel)
+            assert level.on_hand == level.received + level.adjusted - level.shipped
+            assert level.available == level.on_hand - level.reserved >= 0
+            assert level.reserved >= 0
+    outcomes = Counter((r.topic, r.key) for r in world.log if r.topic.endswith(".outcomes"))
+    assert all(count == 1 for count in outcomes.values())
+
+
+def _events(world: World, topic: str) -> Iterator[tuple[bytes, EventRecord]]:
+    records: Iterator[OutgoingRecord] = (r for r in world.log if r.topic == topic)
+    return ((r.key or b"", decode_event(r.value)) for r in records if r.value is not None)
+
+
+def _state(event: EventRecord, kind: type[T]) -> T:
+    return msgspec.json.decode(event.state, type=kind)
