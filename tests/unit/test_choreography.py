@@ -64,7 +64,7 @@ def test_each_service_begins_when_the_one_before_it_is_done() -> None:
     [
         (order(user="nobody"), "user_not_found", {"": F, ":user": F}),
         (order(A=99), "insufficient_stock", {"": F, ":user": C, ":inventory": F}),
-        (order(A=1, B=99), "insufficient_stock", {"": F, ":user": C, ":inventory": U}),
+        (order(A=1, B=99), "insufficient_stock", {"": U, ":user": C, ":inventory": U}),
         (
             order("tok_decline"),
             "payment_declined",
