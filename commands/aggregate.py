@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.rejections import Code, Rejection
 
@@ -68,6 +68,13 @@ class Aggregate:
     evolve: Callable[[Loaded, Any, int], Loaded]
     part_type: type[Event] | None = None
     parts_of: Callable[[Any], tuple[str, ...]] = no_parts
+
+
+def invalid_data(error: ValidationError, *within: str) -> Rejection:
+    """The first thing that is wrong with data, with its path ``within`` it, e.g. ``lines.3.quantity``."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = ".".join((*within, *map(str, first["loc"]))) or None
+    return Rejection(Code.INVALID_DATA, first["msg"], field)
 
 
 VERSION_CONFLICT_MESSAGE: Final = (

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from pydantic import ValidationError
 
-from commands.aggregate import Aggregate, Command
+from commands.aggregate import Aggregate, Command, invalid_data
 from schemas.ids import is_id
 from schemas.partitioner import partition_for
 from schemas.records import MAX_COMMAND_BYTES, SCHEMA_VERSION, CommandRecord, decode, decode_command
@@ -93,7 +93,7 @@ class Edge:
                     command,
                 )
         except ValidationError as error:
-            rejection = _invalid_data(error)
+            rejection = invalid_data(error)
         return Request(
             aggregate_id,
             record.command_id,
@@ -163,10 +163,3 @@ def _digest(record: CommandRecord, data: bytes) -> str:
     """Of the meaning and not of the bytes: blanks and the order of fields make no other command."""
     head = f"{record.type}\n{record.schema_version}\n{record.expected_version}\n".encode()
     return blake2b(head + data, digest_size=DIGEST_BYTES).hexdigest()
-
-
-def _invalid_data(error: ValidationError) -> Rejection:
-    """The first thing that is wrong, with its path, e.g. ``lines.3.quantity``."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or None
-    return Rejection(Code.INVALID_DATA, first["msg"], field)

@@ -8,9 +8,10 @@ from processors.loop import Work
 from processors.saga_decider import SagaDecider, appointment
 from runtime.settings import Settings
 from sagas import saga_aggregate
+from sagas.definition import Retry
 
 ROLE: Final = "saga-processor"
-USUAL_TIMEOUT_MS: Final = 10_000
+USUAL_TIMEOUT_MS: Final = Retry().timeout_ms
 """The first wait for answers, as the definitions have it; the settings make it longer or shorter."""
 
 

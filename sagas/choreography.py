@@ -108,13 +108,9 @@ def _read_part(answer: Answer) -> Reading:
     return Refused(answer.code or FAILED, answer.message or "", undone)
 
 
-def _read_undone(answer: Answer) -> Reading:
-    return Done() if answer.accepted else read_outcome(answer)
-
-
 def _awaited(part: Part) -> Step:
     """The part as order.create sees it: a step that others take, and undo."""
-    undo = part.step.undo and Undo(_not_sent, _read_undone, replace(PATIENCE, attempts=3))
+    undo = part.step.undo and Undo(_not_sent, read_outcome, replace(PATIENCE, attempts=3))
     return Step(part.step.name, lambda *_: (), undo, _read_part, PATIENCE, external=1)
 
 

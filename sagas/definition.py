@@ -170,6 +170,12 @@ class Step:
     retry: Retry = Retry()
     external: int = 0
 
+    @property
+    def undoing(self) -> Undo:
+        """How it is undone; only of a step that has something to undo."""
+        assert self.undo is not None, f"step {self.name} has nothing to undo"
+        return self.undo
+
     def patient(self, factor: float) -> Self:
         """The same step, with all waits so many times as long."""
         undo = self.undo and replace(self.undo, retry=self.undo.retry.patient(factor))

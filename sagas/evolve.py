@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from sagas import marks
 from schemas.saga import (
+    REFUSED,
     SagaAnswered,
     SagaCompensated,
     SagaCompensationOrdered,
@@ -82,8 +83,8 @@ def evolve(saga: SagaState | None, event: SagaEvent, at_ms: int) -> SagaState:
     after = _After(saga, at_ms)
     match event:
         case SagaStepStarted(step, count, timeout_ms):
-            begun = StepState(step, StepStatus.RUNNING, marks.asked(count), at_ms)
-            return _After(replace(saga, steps=(*saga.steps, begun)), at_ms).waiting(
+            started = StepState(step, StepStatus.RUNNING, marks.asked(count), at_ms)
+            return _After(replace(saga, steps=(*saga.steps, started)), at_ms).waiting(
                 step, timeout_ms
             )
         case SagaAnswered():
@@ -91,7 +92,7 @@ def evolve(saga: SagaState | None, event: SagaEvent, at_ms: int) -> SagaState:
         case SagaStepRetried():
             return _retried(after, event)
         case SagaStepCompleted(name, number, answer):
-            answers = marks.with_mark(_begun(saga, name).answers, number, answer)
+            answers = marks.with_mark(begun(saga, name).answers, number, answer)
             return after.step(name, status=StepStatus.COMPLETED, answers=answers, ended_at_ms=at_ms)
         case SagaStepFailed():
             return _step_failed(after, event)
@@ -108,7 +109,7 @@ def evolve(saga: SagaState | None, event: SagaEvent, at_ms: int) -> SagaState:
                 undo_ended_at_ms=None,
             )
         case SagaStepCompensated(name, number, answer):
-            undone = marks.with_mark(_begun(saga, name).undo_answers, number, answer)
+            undone = marks.with_mark(begun(saga, name).undo_answers, number, answer)
             changed = after.step(
                 name, status=StepStatus.COMPENSATED, undo_answers=undone, undo_ended_at_ms=at_ms
             )
@@ -139,14 +140,15 @@ def evolve(saga: SagaState | None, event: SagaEvent, at_ms: int) -> SagaState:
             assert_never(event)
 
 
-def _begun(saga: SagaState, name: str) -> StepState:
+def begun(saga: SagaState, name: str) -> StepState:
+    """A step that is known to have begun."""
     step = step_of(saga, name)
     assert step is not None, f"step {name} has not begun"
     return step
 
 
 def _answered(after: _After, event: SagaAnswered) -> SagaState:
-    step = _begun(after.saga, event.step)
+    step = begun(after.saga, event.step)
     field = "undo_answers" if event.undo else "answers"
     changes: dict[str, Any] = {
         field: marks.with_mark(getattr(step, field), event.number, event.answer)
@@ -161,7 +163,7 @@ def _answered(after: _After, event: SagaAnswered) -> SagaState:
 
 
 def _retried(after: _After, event: SagaStepRetried) -> SagaState:
-    step = _begun(after.saga, event.step)
+    step = begun(after.saga, event.step)
     if event.undo:
         return after.waiting(
             event.step,
@@ -180,10 +182,10 @@ def _retried(after: _After, event: SagaStepRetried) -> SagaState:
 
 
 def _step_failed(after: _After, event: SagaStepFailed) -> SagaState:
-    step = _begun(after.saga, event.step)
+    step = begun(after.saga, event.step)
     answers = step.answers
     if event.number is not None:
-        answers = marks.with_mark(answers, event.number, "-")
+        answers = marks.with_mark(answers, event.number, REFUSED)
     changed = after.step(
         event.step,
         status=StepStatus.FAILED,

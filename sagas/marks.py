@@ -5,7 +5,7 @@ Pure arithmetic on these characters, so that nothing else has to know them.
 
 from typing import Final
 
-from schemas.saga import ACCEPTED, NOT_ASKED, NOTHING_TO_DO
+from schemas.saga import ACCEPTED, NOT_ASKED, NOTHING_TO_DO, REFUSED
 
 FIRST: Final = "A"
 LAST: Final = "Z"
@@ -43,7 +43,7 @@ def ask_again(marks: str) -> str:
 
 def ask_anew(marks: str) -> str:
     """As ``ask_again``, and what was refused for good is asked, too: an operator wants it so."""
-    return "".join(FIRST if m == "-" else m for m in ask_again(marks))
+    return "".join(FIRST if m == REFUSED else m for m in ask_again(marks))
 
 
 def with_mark(marks: str, number: int, mark: str) -> str:
