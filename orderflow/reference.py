@@ -9,10 +9,13 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from types import ModuleType
 from typing import Any, Final
 
 from commands.aggregate import Aggregate, Command
 from commands.text import NOT_BLANK
+from processors import edge
 from runtime.settings import Settings
 from sagas import AGGREGATES
 from schemas import headers
@@ -110,8 +113,16 @@ def rejections_table() -> str:
 
 
 def _codes_in(aggregate: Aggregate) -> set[str]:
-    """The codes that an aggregate's file names; only these can it give."""
-    return set(_CODE_USE.findall(inspect.getsource(sys.modules[aggregate.decide.__module__])))
+    """The codes that an aggregate's file names; only these can it give. Not those of the edge, which any
+    command can get.
+    """
+    decide = aggregate.decide
+    function = decide.func if isinstance(decide, partial) else decide
+    return _codes_of(sys.modules[function.__module__]) - _codes_of(edge)
+
+
+def _codes_of(module: ModuleType) -> set[str]:
+    return set(_CODE_USE.findall(inspect.getsource(module)))
 
 
 def _aggregate_section(aggregate: Aggregate) -> str:

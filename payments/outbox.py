@@ -89,13 +89,8 @@ class PaymentsOutbox:
     async def _turn(self) -> None:
         self._set_pace()
         for message in await self._in_thread(self._consume):
-            error = message.error()
-            if error is None:
+            if kafka.is_record(message):
                 self._lanes.take(_source(message))
-            elif error.fatal():
-                raise KafkaException(error)
-            else:
-                logger.warning("consumer: %s", error.str())  # the library goes on trying by itself
         for fate in (self._lanes.failed, self._sender.broken):
             if fate.done():
                 fate.result()
@@ -115,8 +110,7 @@ class PaymentsOutbox:
             self._pace_changed = False
             set_pace = self._consumer.pause if self._full else self._consumer.resume
             set_pace(self._consumer.assignment())
-        first = self._consumer.consume(1, POLL_S)
-        return [*first, *self._consumer.consume(MOST_AT_ONCE, 0)] if first else first
+        return kafka.what_came(self._consumer, MOST_AT_ONCE, POLL_S)
 
     async def _commit(self) -> None:
         offsets = self._lanes.due()

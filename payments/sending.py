@@ -28,7 +28,7 @@ FLUSH_S: Final = 5.0
 RETRY_S: Final = 1.0
 MESSAGE_LIMIT: Final = 1_000
 
-Headers = list[tuple[str, str | bytes | None]]
+Headers = headers.Marks
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -60,26 +60,20 @@ class Sender:
 
     async def command(self, followup: Followup, event_id: str, source: Source) -> None:
         """A command that follows from an event, in its conversation and trace."""
-        passed = {headers.CORRELATION_ID, headers.TRACEPARENT}
-        if followup.answers:
-            passed.add(headers.ANSWER_TO)
-        marks: Headers = [(name, value) for name, value in source.headers if name in passed]
-        marks.append((headers.CAUSATION_ID, event_id.encode()))
+        also = (headers.ANSWER_TO,) if followup.answers else ()
+        marks = headers.following(event_id, source.headers, *also)
         await self._until_sent(self._commands, source.key, encode(followup.command), marks)
 
     async def dead_letter(self, source: Source, code: str, cause: Exception) -> None:
         """The event as it came, with the cause and the place in headers."""
         trace = "".join(traceback.format_exception(cause))
         message = str(cause).encode("utf-8", "backslashreplace")[:MESSAGE_LIMIT]
+        place = source.topic, source.partition, source.offset
+        short = message.decode("utf-8", "ignore")
+        failed = headers.failed_at(code, short, STAGE, place, source.ms)
         marks: Headers = [
             *source.headers,
-            (headers.ERROR_CODE, code.encode()),
-            (headers.ERROR_MESSAGE, message.decode("utf-8", "ignore").encode()),
-            (headers.ERROR_STAGE, STAGE.encode()),
-            (headers.ERROR_TOPIC, source.topic.encode()),
-            (headers.ERROR_PARTITION, str(source.partition).encode()),
-            (headers.ERROR_OFFSET, str(source.offset).encode()),
-            (headers.ERROR_TIMESTAMP, str(source.ms).encode()),
+            *((name, text.encode()) for name, text in failed.items()),
             (headers.ERROR_STACKTRACE, trace.encode("utf-8", "backslashreplace")),
         ]
         await self._until_sent(self._dead_letters, source.key, source.value, marks)

@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from commands.aggregate import Aggregate
 from processors.decider import Decider
@@ -42,7 +42,6 @@ BUSY_POLL_S: Final = 0.001
 """How long it waits for more commands before it looks whether the commit under way has ended."""
 
 TELL_EVERY_S: Final = 10.0
-
 
 DUE_EVERY_S: Final = 0.05
 """How often it looks what time has made due."""
@@ -212,9 +211,8 @@ class Processor:
         if self._batch or self._commit:
             messages = self._consumer.consume(room, BUSY_POLL_S)
         else:
-            messages = self._consumer.consume(1, 0 if self._owned.restoring else IDLE_POLL_S)
-            if messages and room > 1:
-                messages += self._consumer.consume(room - 1, 0)
+            wait_s = 0 if self._owned.restoring else IDLE_POLL_S
+            messages = kafka.what_came(self._consumer, room, wait_s)
         by_place: dict[Place, list[IncomingRecord]] = {}
         for message in messages:
             if self._is_record(message):
@@ -224,14 +222,9 @@ class Processor:
 
     def _is_record(self, message: Message) -> bool:
         error = message.error()
-        if error is None:
-            return True
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+        if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise self._owned.offsets_lost(f"{message.topic()}-{message.partition()}", error.str())
-        if error.fatal():
-            raise KafkaException(error)
-        logger.warning("consumer: %s", error.str())  # the library goes on trying by itself
-        return False
+        return kafka.is_record(message)
 
     # Committing.
 

@@ -20,7 +20,7 @@ from schemas.records import CommandRecord, EventRecord, Outcome, OutcomeStatus, 
 from schemas.rejections import Rejection
 from schemas.topics import SAGA, Topics
 
-STAGE = b"command-processor"
+STAGE = "command-processor"
 
 
 class Occurrence(msgspec.Struct, frozen=True, gc=False):
@@ -44,8 +44,7 @@ class Outbox:
         self._replies = topics.replies
         self._reply_partitions = topics.reply_partitions
         self._dead_letters = topics.dead_letters
-        self._saga_commands = topics.commands(SAGA)
-        self._partitions = topics.partitions
+        self._topics = topics
 
     def event(
         self, key: bytes, event: Event, at: Occurrence, state: msgspec.Struct
@@ -167,30 +166,26 @@ class Outbox:
     ) -> OutgoingRecord:
         saga_id, token = to
         data = {"token": token, "type": request.type, **data}
-        value = encode(
-            CommandRecord(
-                type=RecordAnswer.__name__, command_id=answer_id, data=msgspec.Raw(encode(data))
-            )
-        )
-        key = saga_id.encode()
-        partition = partition_for(key, self._partitions)
         passed = [mark for mark in marks if mark[0] != headers.ANSWER_TO]
-        return OutgoingRecord(self._saga_commands, partition, key, value, passed)
+        return command_record(
+            self._topics,
+            SAGA,
+            saga_id,
+            kind=RecordAnswer.__name__,
+            command_id=answer_id,
+            data=encode(data),
+            marks=passed,
+        )
 
     def dead_letter(
         self, incoming: IncomingRecord, rejection: Rejection, bug: Exception | None = None
     ) -> OutgoingRecord:
         """The record as it came, with the cause and the place in headers."""
-        marks: Headers = [
-            *incoming.headers,
-            (headers.ERROR_CODE, rejection.code.encode()),
-            (headers.ERROR_MESSAGE, rejection.message.encode()),
-            (headers.ERROR_STAGE, STAGE),
-            (headers.ERROR_TOPIC, incoming.topic.encode()),
-            (headers.ERROR_PARTITION, str(incoming.partition).encode()),
-            (headers.ERROR_OFFSET, str(incoming.offset).encode()),
-            (headers.ERROR_TIMESTAMP, str(incoming.occurred_at_ms).encode()),
-        ]
+        place = incoming.topic, incoming.partition, incoming.offset
+        failed = headers.failed_at(
+            rejection.code, rejection.message, STAGE, place, incoming.occurred_at_ms
+        )
+        marks: Headers = [*incoming.headers, *((n, text.encode()) for n, text in failed.items())]
         if bug is not None:
             trace = "".join(traceback.format_exception(bug))
             marks.append((headers.ERROR_STACKTRACE, trace.encode()))
@@ -232,13 +227,21 @@ def marks_of(request: Request, incoming: Headers) -> Headers:
     return marks
 
 
-def marks_after(event_id: str, incoming: Headers) -> Headers:
-    """Headers of a command that follows from an event: the same conversation and trace, a new cause."""
-    passed = (headers.CORRELATION_ID, headers.TRACEPARENT)
-    return [
-        (headers.CAUSATION_ID, event_id.encode()),
-        *(mark for mark in incoming if mark[0] in passed),
-    ]
+def command_record(
+    topics: Topics,
+    aggregate: str,
+    aggregate_id: str,
+    *,
+    kind: str,
+    command_id: str,
+    data: bytes,
+    marks: Headers,
+) -> OutgoingRecord:
+    """A command that the pipeline itself sends; ``data`` is the JSON of its fields."""
+    command = CommandRecord(type=kind, command_id=command_id, data=msgspec.Raw(data))
+    key = aggregate_id.encode()
+    partition = partition_for(key, topics.partitions)
+    return OutgoingRecord(topics.commands(aggregate), partition, key, encode(command), marks)
 
 
 def _reply_partition(incoming: Headers, partitions: int) -> int | None:

@@ -10,10 +10,10 @@ import threading
 from typing import Final
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from processors.loop import IDLE_POLL_S
-from processors.outbox import Outbox, marks_after
+from processors.outbox import Outbox, command_record
 from processors.records import IncomingRecord, OutgoingRecord, incoming
 from processors.slot import Slot
 from processors.transaction import TransactionalWriter, TransactionFailed
@@ -22,8 +22,7 @@ from runtime.settings import Settings
 from sagas.choreography import EVENTS, Reaction, react
 from schemas import headers
 from schemas.ids import derived_id
-from schemas.partitioner import partition_for
-from schemas.records import CommandRecord, EventRecord, decode_event, encode
+from schemas.records import EventRecord, decode_event
 from schemas.rejections import Code, Rejection
 from schemas.saga import SagaEvent
 from schemas.topics import SAGA, Topics
@@ -56,18 +55,15 @@ def _command(
     reaction: Reaction, event: EventRecord, number: int, record: IncomingRecord, topics: Topics
 ) -> OutgoingRecord:
     command, saga_id = reaction.command, (record.key or b"").decode()
-    value = encode(
-        CommandRecord(
-            type=type(command).__name__,
-            # With the saga's id: that of an event is unique within its saga only.
-            command_id=derived_id("reaction", saga_id, event.id, str(number)),
-            data=msgspec.Raw(command.__pydantic_serializer__.to_json(command)),
-        )
-    )
-    key = reaction.saga_id.encode()
-    partition = partition_for(key, topics.partitions)
-    return OutgoingRecord(
-        topics.commands(SAGA), partition, key, value, marks_after(event.id, record.headers)
+    return command_record(
+        topics,
+        SAGA,
+        reaction.saga_id,
+        kind=type(command).__name__,
+        # With the saga's id: that of an event is unique within its saga only.
+        command_id=derived_id("reaction", saga_id, event.id, str(number)),
+        data=command.__pydantic_serializer__.to_json(command),
+        marks=headers.following(event.id, record.headers),
     )
 
 
@@ -103,10 +99,8 @@ class Reactor:
 
     def _react(self, consumer: Consumer, writer: TransactionalWriter) -> None:
         """One batch. A rebalance can only come in while it is read."""
-        messages = consumer.consume(1, IDLE_POLL_S)
-        if messages:
-            messages += consumer.consume(self._settings.batch_size - 1, 0)
-        read = [incoming(message) for message in messages if _is_record(message)]
+        messages = kafka.what_came(consumer, self._settings.batch_size, IDLE_POLL_S)
+        read = [incoming(message) for message in messages if kafka.is_record(message)]
         if not read:
             return
         ends = {(record.topic, record.partition): record.offset + 1 for record in read}
@@ -136,13 +130,3 @@ class Reactor:
             if at.offset < 0:
                 at.offset, _ = kafka.watermarks(consumer, at, CALL_TIMEOUT_S)
             consumer.seek(at)
-
-
-def _is_record(message: Message) -> bool:
-    error = message.error()
-    if error is None:
-        return True
-    if error.fatal():
-        raise KafkaException(error)
-    logger.warning("consumer: %s", error.str())  # the library goes on trying by itself
-    return False

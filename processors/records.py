@@ -9,7 +9,7 @@ from confluent_kafka import Message
 
 from schemas import headers
 
-Headers = list[tuple[str, str | bytes | None]]
+Headers = headers.Marks
 """As the client library takes them; those that come in are bytes, or None where one has no value."""
 
 

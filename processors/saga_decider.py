@@ -12,7 +12,7 @@ import msgspec
 
 from commands.aggregate import Aggregate, Event
 from processors.decider import Case, Decider, Known, Step
-from processors.outbox import Occurrence
+from processors.outbox import Occurrence, command_record
 from processors.records import Headers, OutgoingRecord
 from processors.state_store import PartitionState
 from sagas import react
@@ -20,8 +20,7 @@ from sagas.messages import StartSaga, WakeSaga
 from sagas.react import FollowUp
 from schemas import headers
 from schemas.ids import end_key
-from schemas.partitioner import partition_for
-from schemas.records import CommandRecord, Outcome, decode_outcome, encode
+from schemas.records import Outcome, decode_outcome, encode
 from schemas.rejections import Rejection
 from schemas.saga import ENDED, SagaEnd, SagaEvent, SagaState, SagaStatus
 from schemas.topics import Topics
@@ -66,7 +65,6 @@ class SagaDecider(Decider):
     ) -> None:
         super().__init__(aggregate, topics, partition, store)
         self._topics = topics
-        self._partition = partition
         self._newest: dict[bytes, tuple[Event, Occurrence, SagaState]] = {}
         self._waiting: dict[bytes, set[int]] = {}
         self._appointments: list[tuple[Appointment, bytes]] = []
@@ -129,35 +127,34 @@ class SagaDecider(Decider):
         self, saga_id: str, saga: SagaState, follow_up: FollowUp, at: Occurrence
     ) -> OutgoingRecord:
         send = follow_up.send
-        data = send.command.__pydantic_serializer__.to_json(send.command)
-        value = encode(
-            CommandRecord(
-                type=type(send.command).__name__,
-                command_id=follow_up.command_id,
-                data=msgspec.Raw(data),
-            )
-        )
-        key = send.aggregate_id.encode()
         marks: Headers = [
             (headers.CORRELATION_ID, (saga.correlation_id or saga_id).encode()),
             (headers.CAUSATION_ID, at.event_id.encode()),
             (headers.ANSWER_TO, f"{saga_id}/{follow_up.token}".encode()),
             *(mark for mark in at.marks if mark[0] == headers.TRACEPARENT),
         ]
-        partition = partition_for(key, self._topics.partitions)
-        topic = self._topics.commands(send.aggregate)
-        return OutgoingRecord(topic, partition, key, value, marks)
+        return command_record(
+            self._topics,
+            send.aggregate,
+            send.aggregate_id,
+            kind=type(send.command).__name__,
+            command_id=follow_up.command_id,
+            data=send.command.__pydantic_serializer__.to_json(send.command),
+            marks=marks,
+        )
 
     def _wake(self, key: bytes, saga: SagaState) -> OutgoingRecord:
         """Through the log, as everything that happens to a saga: its time is that of the record."""
-        command = CommandRecord(
-            type=WakeSaga.__name__,
+        saga_id = key.decode()
+        return command_record(
+            self._topics,
+            self._aggregate.name,
+            saga_id,
+            kind=WakeSaga.__name__,
             command_id=f"timer.{saga.timer}",
-            data=msgspec.Raw(encode({"timer": saga.timer})),
+            data=encode({"timer": saga.timer}),
+            marks=[(headers.CORRELATION_ID, (saga.correlation_id or saga_id).encode())],
         )
-        marks: Headers = [(headers.CORRELATION_ID, (saga.correlation_id or key.decode()).encode())]
-        topic = self._topics.commands(self._aggregate.name)
-        return OutgoingRecord(topic, self._partition, key, encode(command), marks)
 
     # Who waits for the end.
 

@@ -37,15 +37,8 @@ class DeadLetter:
         """What was on the record, then the cause under names of our own."""
         record, cause = self.record, self.cause
         text = "".join(traceback.format_exception(cause))
-        added = {
-            headers.ERROR_CODE: cause.code,
-            headers.ERROR_MESSAGE: str(cause),
-            headers.ERROR_STAGE: cause.stage,
-            headers.ERROR_TOPIC: record.topic,
-            headers.ERROR_PARTITION: str(record.partition),
-            headers.ERROR_OFFSET: str(record.offset),
-            headers.ERROR_TIMESTAMP: str(record.timestamp),
-        }
+        place = record.topic, record.partition, record.offset
+        added = headers.failed_at(cause.code, str(cause), cause.stage, place, record.timestamp)
         cut = [(name, _clip(value, MESSAGE_LIMIT)) for name, value in added.items()]
         original: Sequence[tuple[str, bytes]] = record.headers
         return [*original, *cut, (headers.ERROR_STACKTRACE, _clip(text, STACKTRACE_LIMIT))]

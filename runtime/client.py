@@ -28,6 +28,7 @@ from schemas.records import MAX_COMMAND_BYTES, CommandRecord, Outcome, decode_ou
 from schemas.saga import SagaEnd
 
 POLL_S: Final = 0.1
+AT_ONCE: Final = 500
 START_TIMEOUT_S: Final = 30.0
 DEFAULT_TIMEOUT_S: Final = 30.0
 
@@ -281,10 +282,7 @@ class _Replies:
 
     def _read(self) -> None:
         while not self._closed.is_set():
-            # One blocks until something comes, the rest takes what is there: asked for many at
-            # once, the
-            # library would wait until it has them all or the time is up.
-            for message in (*self._consumer.consume(1, POLL_S), *self._consumer.consume(500, 0)):
+            for message in kafka.what_came(self._consumer, AT_ONCE, POLL_S):
                 error = message.error()
                 if error is None:
                     self._complete(message)

@@ -4,14 +4,17 @@ Every configuration starts from the connection (addresses, TLS, SASL) and what t
 through in ``KAFKA_OPTION_*``. What stands here comes on top of that: the guarantees hang on most of it.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from runtime.settings import Settings, kafka_options
 from schemas.topics import MAX_RECORD_BYTES
+
+logger = logging.getLogger(__name__)
 
 TRANSACTION_TIMEOUT_MS: Final = 10_000
 """A killed processor's open transaction hides what comes after it for at most this long."""
@@ -204,3 +207,25 @@ def watermarks(consumer: Consumer, at: TopicPartition, timeout_s: float) -> tupl
     return until_answered(
         lambda: consumer.get_watermark_offsets(at, timeout=WATERMARK_CALL_S), timeout_s
     )
+
+
+def what_came(consumer: Consumer, most: int, wait_s: float) -> list[Message]:
+    """At most so many messages and errors; waits for a first one, not for more.
+
+    Asked for many at once, the library would wait until it has them all or the time is up.
+    """
+    messages = consumer.consume(1, wait_s)
+    if messages and most > 1:
+        messages += consumer.consume(most - 1, 0)
+    return messages
+
+
+def is_record(message: Message) -> bool:
+    """Whether it is no error. Raises KafkaException for a fatal one; the others are logged."""
+    error = message.error()
+    if error is None:
+        return True
+    if error.fatal():
+        raise KafkaException(error)
+    logger.warning("consumer: %s", error.str())  # the library goes on trying by itself
+    return False

@@ -37,3 +37,32 @@ ERROR_PARTITION: Final = "orderflow.errors.partition"
 ERROR_OFFSET: Final = "orderflow.errors.offset"
 ERROR_TIMESTAMP: Final = "orderflow.errors.timestamp"
 ERROR_STACKTRACE: Final = "orderflow.errors.stacktrace"
+
+Marks = list[tuple[str, str | bytes | None]]
+"""As the Kafka client takes and gives them."""
+
+
+def failed_at(
+    code: str, message: str, stage: str, place: tuple[str, int, int], at_ms: int
+) -> dict[str, str]:
+    """What a dead letter says of the failure. ``place``: topic, partition and offset of the record;
+    ``at_ms``: its time.
+    """
+    topic, partition, offset = place
+    return {
+        ERROR_CODE: code,
+        ERROR_MESSAGE: message,
+        ERROR_STAGE: stage,
+        ERROR_TOPIC: topic,
+        ERROR_PARTITION: str(partition),
+        ERROR_OFFSET: str(offset),
+        ERROR_TIMESTAMP: str(at_ms),
+    }
+
+
+def following(event_id: str, marks: Marks, *also: str) -> Marks:
+    """Of a command that follows from an event: the same conversation and trace, a new cause; ``also``
+    names what else is passed on.
+    """
+    passed = (CORRELATION_ID, TRACEPARENT, *also)
+    return [(CAUSATION_ID, event_id.encode()), *(mark for mark in marks if mark[0] in passed)]
