@@ -9,17 +9,15 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import latency, placing, processing, projecting, rebuilding, workload
+from benchmarks.roles import running
 from runtime import topic_admin
 from runtime.embedded import EmbeddedServers
 from runtime.settings import Settings
@@ -86,11 +84,11 @@ def _latency(environment: dict[str, str], number: int) -> dict[str, float]:
         found = latency.send_to_outcome(settings, per_second, LATENCY_S)
         result.update({f"outcome at {per_second}/s{beside}, {k}": v for k, v in found.items()})
 
-    with _role("processors", here):
+    with running("processors", here):
         latency.send_to_outcome(settings, 200, WARM_UP_S)
         outcomes(200)
         outcomes(2_000)
-        with _role("readmodels", here):
+        with running("readmodels", here):
             latency.send_to_visible(settings, 20)  # waits until it is at work
             outcomes(200, " with a projector")
             found = latency.send_to_visible(settings, 200)
@@ -102,17 +100,6 @@ def _placing(environment: dict[str, str], number: int, count: int) -> dict[str, 
     """Orders through all roles, under a prefix of their own."""
     here = {**environment, "ORDERFLOW_TOPIC_PREFIX": f"bench-placing-{number}"}
     return placing.figures(here, ORDERS * count // COMMANDS)
-
-
-@contextmanager
-def _role(module: str, environment: dict[str, str]) -> Iterator[None]:
-    """A role as a process, stopped in the end."""
-    process = subprocess.Popen([sys.executable, "-m", module], env={**os.environ, **environment})
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def show(rows: Rows, console: Console) -> None:

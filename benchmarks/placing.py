@@ -8,22 +8,22 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from benchmarks.latency import percentiles
 from benchmarks.roles import running
+from commands.inventory import RegisterItem
+from commands.user import RegisterUser
+from orderflow.commanding import outgoing
 from orderflow.placing import AsyncOrderClient, Placed
-from orderflow.supervisor import role
 from processors.records import incoming
 from runtime import kafka, topic_admin
-from runtime.client import CommandClient, OutgoingCommand
+from runtime.client import CommandClient
 from runtime.embedded.ports import free_port
 from runtime.settings import Settings
 from sagas.create_order import Coordination
-from schemas.records import encode
 
 SKUS: Final = 20
 LINES: Final = 3
@@ -31,6 +31,12 @@ AT_ONCE: Final = 200
 """Orders under way at a time when throughput is measured."""
 
 PIECES: Final = 1_000_000
+ROLES: Final = (
+    ("processors", "commands"),
+    ("processors", "sagas"),
+    ("processors", "reactor"),
+    ("payments",),
+)
 COORDINATIONS: Final[tuple[Coordination, ...]] = ("orchestration", "choreography")
 HOT: Final = "sku-hot"
 
@@ -42,21 +48,16 @@ def shop(environment: Mapping[str, str]) -> Iterator[Settings]:
     here = {**environment, "ORDERFLOW_GATEWAY_URL": f"http://127.0.0.1:{port}"}
     settings = Settings.model_validate(here)
     topic_admin.apply(settings)
-    logs = Path(here["ORDERFLOW_HOME"]) / "logs" / settings.topic_prefix
     with ExitStack() as stack:
-        stack.enter_context(running(role("gateway", here, logs, arguments=("--port", str(port)))))
-        for name in ("processor", "saga-processor", "reactor", "payments"):
-            stack.enter_context(running(role(name, here, logs)))
+        for module, *arguments in (("payments.simulated_gateway", str(port)), *ROLES):
+            stack.enter_context(running(module, here, *arguments))
         with CommandClient(settings) as client:
-            client.execute(_command("user", "ada", "RegisterUser", name="Ada"), 60)
+            client.execute(outgoing("ada", RegisterUser(name="Ada")), 60)
             for sku in (*(f"sku-{n}" for n in range(SKUS)), HOT):
-                stocked = {"description": "item", "opening_stock": PIECES}
-                client.execute(_command("inventory", sku, "RegisterItem", **stocked))
+                client.execute(
+                    outgoing(sku, RegisterItem(description="item", opening_stock=PIECES))
+                )
         yield settings
-
-
-def _command(aggregate: str, identity: str, kind: str, **data: Any) -> OutgoingCommand:
-    return OutgoingCommand(aggregate, identity, kind, encode(data), uuid.uuid4().hex)
 
 
 def order(number: int) -> dict[str, Any]:

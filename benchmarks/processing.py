@@ -1,14 +1,12 @@
 """Commands a second of one processor, next to the bare loop's."""
 
-import os
-import subprocess
-import sys
 import time
 
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from benchmarks import bare_loop
+from benchmarks.roles import running
 from processors.command_processor import WORK
 from runtime import kafka
 from runtime.settings import Settings
@@ -23,10 +21,7 @@ def processor_rate(settings: Settings, environment: dict[str, str], count: int) 
     The clock runs from its first committed offsets to its last, so that starting it does not count.
     """
     admin = AdminClient(kafka.admin(settings))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "processors"], env={**os.environ, **environment}
-    )
-    try:
+    with running("processors", environment):
         started, first = 0.0, 0
         while True:
             committed = _committed(admin, settings)
@@ -36,9 +31,6 @@ def processor_rate(settings: Settings, environment: dict[str, str], count: int) 
             if committed >= count:
                 return (committed - first) / (now - started)
             time.sleep(POLL_S)
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def _committed(admin: AdminClient, settings: Settings) -> int:

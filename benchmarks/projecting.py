@@ -1,12 +1,11 @@
 """Events a second into Redis: the projector (Faust), and a bare consumer that calls the same scripts."""
 
-import os
-import subprocess
-import sys
 import time
+from contextlib import closing
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
+from benchmarks.roles import running
 from processors.records import IncomingRecord, incoming
 from readmodels import positions
 from readmodels.keys import Keys
@@ -64,12 +63,8 @@ def projector_rate(settings: Settings, environment: dict[str, str]) -> float:
     """
     topic = topics_of(settings).events("order")
     ends = _ends(settings, topic)
-    redis = connect(settings)
     key = Keys(settings.topic_prefix, ORDERS.name, 1).positions
-    process = subprocess.Popen(
-        [sys.executable, "-m", "readmodels"], env={**os.environ, **environment}
-    )
-    try:
+    with closing(connect(settings)) as redis, running("readmodels", environment):
         started, first = 0.0, 0
         while True:
             found = redis.hgetall(key)
@@ -80,10 +75,6 @@ def projector_rate(settings: Settings, environment: dict[str, str]) -> float:
             if all(at[part] >= end for part, end in ends.items()):
                 return (reached - first) / (time.perf_counter() - started)
             time.sleep(POLL_S)
-    finally:
-        process.terminate()
-        process.wait(30)
-        redis.close()
 
 
 def _change(record: IncomingRecord) -> Change[object] | None:

@@ -1,20 +1,22 @@
 """A role as a process of a benchmark, stopped in the end."""
 
-import time
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-
-from orderflow.supervisor import Child
 
 STOP_WITHIN_S = 30.0
 
 
 @contextmanager
-def running(child: Child) -> Iterator[None]:
-    """Runs until the end of the block."""
-    child.start()
+def running(module: str, environment: Mapping[str, str], *arguments: str) -> Iterator[None]:
+    """``python -m MODULE`` under an environment, until the end of the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments], env={**os.environ, **environment}
+    )
     try:
         yield
     finally:
-        child.ask_to_stop()
-        child.wait_until_stopped(time.monotonic() + STOP_WITHIN_S)
+        process.terminate()
+        process.wait(STOP_WITHIN_S)

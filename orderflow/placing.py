@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -60,7 +60,7 @@ class StillRunning:
     """No end within the time. It goes on by itself; ``message`` says how to find it later."""
 
     order_id: str
-    message: str = field(default="")
+    message: str
 
 
 Placement = Placed | NotPlaced | StillRunning

@@ -1,24 +1,17 @@
 """`orderflow place-order`: one order across all services, and how it ended."""
 
-from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import typer
 
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
-from orderflow.cli.output import Output, OutputOption, answers, print_json
+from orderflow.cli.output import Output, OutputOption, answers, plain, print_json
 from orderflow.placing import NotPlaced, OrderClient, Placed, Placement, StillRunning
+from sagas.create_order import Coordination
 from schemas.ids import is_id
 
 LINE: Final = "SKU:QUANTITY:UNIT_PRICE"
-
-
-class Coordination(StrEnum):
-    """How the services are kept together."""
-
-    ORCHESTRATION = "orchestration"
-    CHOREOGRAPHY = "choreography"
 
 
 def place_order(
@@ -34,7 +27,7 @@ def place_order(
     ] = "tok_approve",
     coordination: Annotated[
         Coordination, typer.Option(help="One saga, or services that react to each other.")
-    ] = Coordination.ORCHESTRATION,
+    ] = "orchestration",
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the end.")] = 30.0,
     correlation_id: Annotated[
         str | None, typer.Option(help="Id of the conversation; the order's id if left out.")
@@ -56,7 +49,7 @@ def place_order(
             lines=wanted,
             currency=currency,
             payment_token=payment_token,
-            coordination=coordination.value,
+            coordination=coordination,
             correlation_id=correlation_id,
         )
     _show(placement, output)
@@ -72,7 +65,7 @@ def _line(text: str) -> dict[str, Any]:
 
 def _show(placement: Placement, output: Output) -> None:
     if output is Output.JSON:
-        print_json({"result": _RESULT[type(placement)], **_fields(placement)})
+        print_json({"result": _RESULT[type(placement)], **plain(placement)})
     else:
         answers().print(_sentence(placement), highlight=False, soft_wrap=True)
     match placement:
@@ -85,10 +78,6 @@ def _show(placement: Placement, output: Output) -> None:
 
 
 _RESULT: Final = {Placed: "placed", NotPlaced: "not_placed", StillRunning: "still_running"}
-
-
-def _fields(placement: Placement) -> dict[str, Any]:
-    return {name: getattr(placement, name) for name in placement.__slots__}
 
 
 def _sentence(placement: Placement) -> str:

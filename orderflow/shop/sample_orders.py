@@ -4,14 +4,16 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from commands.inventory import RegisterItem
+from commands.user import RegisterUser
+from orderflow.commanding import outgoing
 from orderflow.placing import NotPlaced, OrderClient, Placed, Placement
 from readmodels import Queries
 from readmodels.answers import SagaAnswer
-from runtime.client import CommandClient, OutgoingCommand
+from runtime.client import CommandClient
 from runtime.settings import Settings
-from schemas.records import encode
 from schemas.saga import ENDED
 
 WITHIN_S: Final = 60.0
@@ -85,14 +87,10 @@ def _place(orders: OrderClient, order_id: str, token: str) -> Placement:
 
 def _stock(settings: Settings) -> None:
     with CommandClient(settings) as client:
-        client.execute(_command("user", USER, "RegisterUser", name="Ada"))
+        client.execute(outgoing(USER, RegisterUser(name="Ada")))
         for sku in SKUS:
-            stocked = {"description": sku, "opening_stock": 10, "low_stock_threshold": 0}
-            client.execute(_command("inventory", sku, "RegisterItem", **stocked))
-
-
-def _command(aggregate: str, identity: str, kind: str, **data: Any) -> OutgoingCommand:
-    return OutgoingCommand(aggregate, identity, kind, encode(data), f"sample-{identity}")
+            item = RegisterItem(description=sku, opening_stock=10, low_stock_threshold=0)
+            client.execute(outgoing(sku, item))
 
 
 def _seen(queries: Queries, order_id: str) -> SagaAnswer | None:
