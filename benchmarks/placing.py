@@ -18,10 +18,10 @@ from commands.inventory import RegisterItem
 from commands.user import RegisterUser
 from orderflow.commanding import outgoing
 from orderflow.placing import AsyncOrderClient, Placed
-from processors.records import incoming
 from runtime import kafka, topic_admin
 from runtime.client import CommandClient
 from runtime.embedded.ports import free_port
+from runtime.records import incoming
 from runtime.settings import Settings
 from sagas.create_order import Coordination
 

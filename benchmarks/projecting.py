@@ -6,13 +6,13 @@ from contextlib import closing
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from benchmarks.roles import running
-from processors.records import IncomingRecord, incoming
 from readmodels import positions
 from readmodels.keys import Keys
 from readmodels.records import Change, read
 from readmodels.steps import drive
 from readmodels.views import ORDERS
 from runtime import kafka
+from runtime.records import IncomingRecord, incoming
 from runtime.redis import Line, connect, redis_url
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of

@@ -13,7 +13,7 @@ import msgspec
 
 from payments.gateway import Charge, GatewayUnavailable, KeyReused, PaymentGateway
 from payments.reaction import Followup, Refund, Task, after_charge, after_refund, react
-from payments.sending import Source
+from runtime.records import IncomingRecord
 from schemas.ids import is_id
 from schemas.records import SCHEMA_VERSION, EventRecord, decode_event
 
@@ -34,12 +34,12 @@ class Unreadable(Exception):
 class Work(msgspec.Struct, frozen=True):
     """An event that the gateway has to be asked about."""
 
-    source: Source
+    source: IncomingRecord
     event_id: str
     task: Task
 
 
-def read(source: Source) -> Work | None:
+def read(source: IncomingRecord) -> Work | None:
     """None where there is nothing to ask. Raises Unreadable."""
     try:
         payment_id = (source.key or b"").decode()
@@ -72,10 +72,10 @@ def pauses(chance: random.Random) -> Iterator[float]:
 class Outgoing(Protocol):
     """Where commands and dead letters go; each call returns when the broker has it."""
 
-    async def command(self, followup: Followup, event_id: str, source: Source) -> None:
+    async def command(self, followup: Followup, event_id: str, source: IncomingRecord) -> None:
         """A command that follows from an event."""
 
-    async def dead_letter(self, source: Source, code: str, cause: Exception) -> None:
+    async def dead_letter(self, source: IncomingRecord, code: str, cause: Exception) -> None:
         """An event that cannot be followed."""
 
 
@@ -103,7 +103,7 @@ class Asker:
         for followup in followups:  # in their order: a refund follows its capture
             await self._sender.command(followup, work.event_id, work.source)
 
-    async def set_aside(self, source: Source, error: Unreadable) -> None:
+    async def set_aside(self, source: IncomingRecord, error: Unreadable) -> None:
         """An event that nobody can read."""
         logger.error("%s-%d at %d: %s", source.topic, source.partition, source.offset, error)
         await self._sender.dead_letter(source, "unreadable", error)

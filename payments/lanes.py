@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Iterable
 from payments.asking import Asker, Unreadable, Work, read
 from payments.progress import Progress
 from payments.reaction import Refund
-from payments.sending import Source
+from runtime.records import IncomingRecord
 
 Place = tuple[str, int]
 """Topic and number of a partition."""
@@ -59,7 +59,7 @@ class Lanes:
         """As ``drop``, of every partition."""
         self.drop(list(self._progress))
 
-    def take(self, source: Source) -> None:
+    def take(self, source: IncomingRecord) -> None:
         """The next event of its partition; of one that is not owned any more, nothing."""
         place = source.topic, source.partition
         progress = self._progress.get(place)
@@ -121,7 +121,7 @@ class Lanes:
         lanes: dict[bytes, Lane],
         key: bytes,
         progress: Progress,
-        source: Source,
+        source: IncomingRecord,
         error: Unreadable,
     ) -> None:
         await self._asker.set_aside(source, error)

@@ -22,8 +22,9 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from payments.asking import Asker
 from payments.gateway import PaymentGateway
 from payments.lanes import Lanes, Place
-from payments.sending import AGGREGATE, Sender, Source
+from payments.sending import AGGREGATE, Sender
 from runtime import kafka, topic_admin
+from runtime.records import incoming
 from runtime.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class PaymentsOutbox:
         self._set_pace()
         for message in await self._in_thread(self._consume):
             if kafka.is_record(message):
-                self._lanes.take(_source(message))
+                self._lanes.take(incoming(message))
         for fate in (self._lanes.failed, self._sender.broken):
             if fate.done():
                 fate.result()
@@ -167,16 +168,3 @@ class PaymentsOutbox:
 
 def _places(partitions: Iterable[TopicPartition]) -> list[Place]:
     return [(at.topic, at.partition) for at in partitions]
-
-
-def _source(message: Message) -> Source:
-    _, ms = message.timestamp()
-    return Source(
-        message.topic() or "",
-        message.partition() or 0,
-        message.offset() or 0,
-        ms,
-        message.key(),
-        message.value(),
-        message.headers() or [],  # type: ignore[arg-type]
-    )

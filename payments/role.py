@@ -3,21 +3,17 @@
 import asyncio
 import logging
 import signal
-from typing import Final
 
 from confluent_kafka import KafkaException
 
 from payments.http_gateway import HttpGateway
 from payments.outbox import PaymentsOutbox
 from runtime.kafka import KafkaNotConfigured
+from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit
 
 logger = logging.getLogger(__name__)
-
-EXIT_OK: Final = 0
-EXIT_REFUSED: Final = 1
-"""Something a person has to look at; what, stands on standard error."""
 
 
 class GatewayNotConfigured(RuntimeError):
@@ -29,9 +25,7 @@ class GatewayNotConfigured(RuntimeError):
 
 def run_payments(settings: Settings) -> int:
     """Runs until SIGTERM or SIGINT and returns the exit code. Call it from the main thread."""
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_to_stderr(settings)
     try:
         asyncio.run(_run(settings))
     except (GatewayNotConfigured, KafkaException, KafkaNotConfigured, TopicsUnfit) as refusal:

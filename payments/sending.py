@@ -9,11 +9,11 @@ import threading
 import traceback
 from typing import Final
 
-import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from payments.reaction import Followup
 from runtime import kafka
+from runtime.records import Headers, IncomingRecord
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas import headers
@@ -27,20 +27,6 @@ POLL_S: Final = 0.1
 FLUSH_S: Final = 5.0
 RETRY_S: Final = 1.0
 MESSAGE_LIMIT: Final = 1_000
-
-Headers = headers.Marks
-
-
-class Source(msgspec.Struct, frozen=True):
-    """A record of the payments' history, freed of the client library."""
-
-    topic: str
-    partition: int
-    offset: int
-    ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
 
 
 class Sender:
@@ -58,19 +44,19 @@ class Sender:
         self._poller = threading.Thread(target=self._poll, name="payments-poll", daemon=True)
         self._poller.start()
 
-    async def command(self, followup: Followup, event_id: str, source: Source) -> None:
+    async def command(self, followup: Followup, event_id: str, source: IncomingRecord) -> None:
         """A command that follows from an event, in its conversation and trace."""
         also = (headers.ANSWER_TO,) if followup.answers else ()
         marks = headers.following(event_id, source.headers, *also)
         await self._until_sent(self._commands, source.key, encode(followup.command), marks)
 
-    async def dead_letter(self, source: Source, code: str, cause: Exception) -> None:
+    async def dead_letter(self, source: IncomingRecord, code: str, cause: Exception) -> None:
         """The event as it came, with the cause and the place in headers."""
         trace = "".join(traceback.format_exception(cause))
         message = str(cause).encode("utf-8", "backslashreplace")[:MESSAGE_LIMIT]
         place = source.topic, source.partition, source.offset
         short = message.decode("utf-8", "ignore")
-        failed = headers.failed_at(code, short, STAGE, place, source.ms)
+        failed = headers.failed_at(code, short, STAGE, place, source.occurred_at_ms)
         marks: Headers = [
             *source.headers,
             *((name, text.encode()) for name, text in failed.items()),

@@ -28,12 +28,11 @@ from payments.gateway import Charge, Declined, GatewayUnavailable, KeyReused
 from payments.http_gateway import KEY_HEADER
 from payments.ledger import Ledger, LedgerInUse
 from payments.simulation import AnswerLost, SimulatedGateway
+from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-EXIT_OK: Final = 0
-EXIT_REFUSED: Final = 1
 STOP_WITHIN_S: Final = 2.0
 LOOPBACK: Final = "127.0.0.1"
 
@@ -58,9 +57,7 @@ def address_file(settings: Settings) -> Path:
 
 def run_gateway(settings: Settings, port: int, host: str = LOOPBACK) -> int:
     """Serves until SIGTERM or SIGINT and returns the exit code. Port 0: any that is free."""
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_to_stderr(settings)
     try:
         return asyncio.run(_run(settings, host, port))
     except (LedgerInUse, OSError) as refusal:

@@ -14,8 +14,8 @@ import msgspec
 from commands.aggregate import Aggregate, Command, Event, Loaded, version_conflict
 from processors.edge import Edge, Request, Unanswerable
 from processors.outbox import Occurrence, Outbox, marks_of
-from processors.records import Headers, IncomingRecord, OutgoingRecord
 from processors.state_store import PartitionState
+from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from schemas.ids import outcome_key, part_key
 from schemas.records import decode_outcome
 from schemas.rejections import Code, Rejection

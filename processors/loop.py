@@ -25,11 +25,11 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from commands.aggregate import Aggregate
 from processors.decider import Decider
 from processors.partitions import OwnedPartitions, Place
-from processors.records import IncomingRecord, OutgoingRecord, incoming
 from processors.slot import Slot
 from processors.state_store import Marker, PartitionState
 from processors.transaction import NextOffsets, TransactionalWriter, TransactionFailed
 from runtime import kafka, topic_admin
+from runtime.records import IncomingRecord, OutgoingRecord, incoming
 from runtime.settings import Settings
 from schemas.topics import Topics
 

@@ -11,7 +11,7 @@ import msgspec
 
 from commands.aggregate import Event
 from processors.edge import Request
-from processors.records import Headers, IncomingRecord, OutgoingRecord
+from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from sagas.messages import RecordAnswer
 from schemas import headers
 from schemas.ids import derived_id, is_id, reply_key

@@ -12,11 +12,11 @@ from typing import Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from processors.decider import Decider
-from processors.records import OutgoingRecord
 from processors.restore import Restorer
 from processors.state_store import Marker, PartitionState
 from processors.transaction import NextOffsets
 from runtime import kafka, topic_admin
+from runtime.records import OutgoingRecord
 from runtime.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ from confluent_kafka import Consumer, TopicPartition
 
 from processors.loop import IDLE_POLL_S
 from processors.outbox import Outbox, command_record
-from processors.records import IncomingRecord, OutgoingRecord, incoming
 from processors.slot import Slot
 from processors.transaction import TransactionalWriter, TransactionFailed
 from runtime import kafka, topic_admin
+from runtime.records import IncomingRecord, OutgoingRecord, incoming
 from runtime.settings import Settings
 from sagas.choreography import EVENTS, Reaction, react
 from schemas import headers

@@ -4,7 +4,6 @@ import gc
 import logging
 import signal
 from types import FrameType
-from typing import Final
 
 from confluent_kafka import KafkaException
 
@@ -14,14 +13,11 @@ from processors.reactor import Reactor
 from processors.restore import RestoreStalled
 from processors.slot import NoFreeSlot
 from runtime.kafka import KafkaNotConfigured
+from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit
 
 logger = logging.getLogger(__name__)
-
-EXIT_OK: Final = 0
-EXIT_REFUSED: Final = 1
-"""Something a person has to look at; what, stands on standard error."""
 
 
 def run_processor(settings: Settings, work: Work) -> int:
@@ -36,9 +32,7 @@ def run_reactor(settings: Settings) -> int:
 
 
 def _run(settings: Settings, processor: Processor | Reactor) -> int:
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_to_stderr(settings)
 
     def stop(_: int, __: FrameType | None) -> None:
         processor.stop()

@@ -13,8 +13,8 @@ import msgspec
 from commands.aggregate import Aggregate, Event
 from processors.decider import Case, Decider, Known, Step
 from processors.outbox import Occurrence, command_record
-from processors.records import Headers, OutgoingRecord
 from processors.state_store import PartitionState
+from runtime.records import Headers, OutgoingRecord
 from sagas import react
 from sagas.messages import StartSaga, WakeSaga
 from sagas.react import FollowUp

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from processors.records import OutgoingRecord
 from runtime import kafka
+from runtime.records import OutgoingRecord
 from runtime.settings import Settings
 
 logger = logging.getLogger(__name__)

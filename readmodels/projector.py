@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +17,7 @@ from readmodels import preflight
 from readmodels.views import View, named
 from runtime.kafka import KafkaNotConfigured
 from runtime.redis import RedisNotConfigured
+from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit
 
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     import faust
 
 logger = logging.getLogger(__name__)
-
-EXIT_OK: Final = 0
-EXIT_REFUSED: Final = 1
-"""Something a person has to look at; what, stands on standard error."""
 
 STOP_WITHIN_S: Final = 8.0
 EXIT_WITHIN_S: Final = 12.0
@@ -41,7 +37,7 @@ def run_projector(settings: Settings, views: Sequence[str] | None = None) -> int
 
     Call it from the main thread.
     """
-    _log_to_stderr(settings.log_level)
+    _log(settings)
     try:
         return asyncio.run(_run(settings, named(views)))
     except (
@@ -151,10 +147,10 @@ def _give_up() -> None:
     os._exit(EXIT_OK)
 
 
-def _log_to_stderr(level: str) -> None:
+def _log(settings: Settings) -> None:
     """Our own lines at the level of the settings; the libraries' only from warnings on."""
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_to_stderr(settings)
     for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
+        logging.getLogger(name).setLevel(
+            logging.DEBUG if settings.log_level == "DEBUG" else logging.WARNING
+        )

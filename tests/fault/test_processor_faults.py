@@ -17,11 +17,11 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from processors.command_processor import WORK
-from processors.records import OutgoingRecord
 from processors.transaction import TransactionalWriter, TransactionFailed
 from runtime import kafka, topic_admin
 from runtime.client import CommandClient, OutgoingCommand
 from runtime.embedded import EmbeddedKafka, ServersAddress
+from runtime.records import OutgoingRecord
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from tests.support.commanding import command, eventually

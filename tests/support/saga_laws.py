@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from processors.records import OutgoingRecord
+from runtime.records import OutgoingRecord
 from sagas import AGGREGATES
 from schemas.ids import is_part_key
 from schemas.inventory import Reservation, StockLevel

@@ -11,8 +11,8 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from processors.records import incoming
 from runtime import kafka
+from runtime.records import incoming
 from runtime.settings import Settings
 
 

@@ -23,10 +23,10 @@ from payments.reaction import Followup, Task, after_charge, after_refund
 from payments.reaction import react as react_to_payment
 from processors.decider import Decider
 from processors.reactor import reactions
-from processors.records import Headers, IncomingRecord, OutgoingRecord
 from processors.saga_decider import SagaDecider, appointment
 from processors.state_store import PartitionState
 from runtime.client import OutgoingCommand
+from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from sagas import AGGREGATES
 from sagas import by_name as aggregate_of
 from schemas import headers

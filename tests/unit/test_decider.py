@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from commands import by_name
 from commands.aggregate import Aggregate
 from processors.decider import Decider
-from processors.records import IncomingRecord, OutgoingRecord
 from processors.state_store import PartitionState
+from runtime.records import IncomingRecord, OutgoingRecord
 from schemas import headers
 from schemas.records import Outcome, decode_event, decode_outcome
 from schemas.rejections import Code

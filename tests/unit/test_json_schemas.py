@@ -19,8 +19,8 @@ from orderflow.reference import UnknownTable, with_tables
 from orderflow.shop.generator import ShopPlan, generate
 from orderflow.shop.planned import PlannedCommand
 from processors.decider import Decider
-from processors.records import IncomingRecord, OutgoingRecord
 from processors.state_store import PartitionState
+from runtime.records import IncomingRecord, OutgoingRecord
 from sagas import AGGREGATES
 from sagas import by_name as aggregate_of
 from schemas.ids import is_part_key

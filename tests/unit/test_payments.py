@@ -20,7 +20,7 @@ from payments.ledger import BARRED
 from payments.memory_gateway import MemoryGateway
 from payments.progress import Progress
 from payments.reaction import Followup, Refund, after_charge, after_refund, command_id, react
-from payments.sending import Source
+from runtime.records import IncomingRecord
 from schemas.ids import MAX_ID_LENGTH, is_id
 from schemas.payment import (
     PaymentCaptured,
@@ -128,7 +128,7 @@ def test_ids_of_commands_are_ids_also_of_the_longest_payment_id_and_differ() -> 
 )
 def test_what_is_no_event_of_a_payment_is_unreadable(key: bytes, value: bytes | None) -> None:
     with pytest.raises(Unreadable):
-        read(Source("t", 0, 0, 1, key, value, []))
+        read(IncomingRecord("t", 0, 0, 1, key, value, []))
 
 
 def test_pauses_double_up_to_the_longest_and_are_not_all_the_same() -> None:
@@ -174,12 +174,12 @@ class Recorder:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def command(self, followup: Followup, event_id: str, source: Source) -> None:
+    async def command(self, followup: Followup, event_id: str, source: IncomingRecord) -> None:
         del event_id, source
         await self.open.wait()
         self.commands.append(followup.command.command_id)
 
-    async def dead_letter(self, source: Source, code: str, cause: Exception) -> None:
+    async def dead_letter(self, source: IncomingRecord, code: str, cause: Exception) -> None:
         del source, cause
         await self.open.wait()
         self.letters.append(code)
@@ -203,7 +203,7 @@ class Bench:
         self.take(payment_id.encode(), value)
 
     def take(self, key: bytes, value: bytes) -> None:
-        self.lanes.take(Source(*PLACE, next(self._offsets), 1, key, value, []))
+        self.lanes.take(IncomingRecord(*PLACE, next(self._offsets), 1, key, value, []))
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(5):

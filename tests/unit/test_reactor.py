@@ -3,7 +3,7 @@
 import msgspec
 
 from processors.reactor import reactions
-from processors.records import IncomingRecord
+from runtime.records import IncomingRecord
 from schemas.records import EventRecord, decode_command, encode
 from schemas.saga import SagaEvent, SagaResolved
 from schemas.topics import SAGA, Topics

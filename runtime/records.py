@@ -1,4 +1,4 @@
-"""What a processor reads and writes: records, freed of the client library.
+"""What is read from topics and written to them: records, freed of the client library.
 
 Half a dozen of these are made for every command, hence structs: they are made three times as fast
 as named tuples, and with ``gc=False`` the collector does not visit them (they can be in no cycle).
