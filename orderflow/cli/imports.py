@@ -8,20 +8,26 @@ from typing import Annotated, Final
 import typer
 
 from orderflow.cli.context import connected
-from orderflow.cli.exits import Exit, quit_with
-from orderflow.cli.output import Output, OutputOption, answers, money, print_json
+from orderflow.cli.exits import Exit, Refused, quit_with
+from orderflow.cli.output import Output, OutputOption, answers, money, print_json, table
+from orderflow.cli.place import Coordination
 from orderflow.cli.progress import Bars, progress_bars
 from orderflow.cli.shown import show_differences, show_rejections
 from orderflow.lag import wait_for_views
 from orderflow.shop.check import Difference, differences
 from orderflow.shop.feeder import Feeder, FeedReport
 from orderflow.shop.online_retail import CURRENCY, RetailPlan
+from orderflow.shop.placed_report import PlacingReport, placing_report
+from orderflow.shop.placed_truth import PlacedTruth, order_differences, placed_truth
 from orderflow.shop.planned import ExpectedViews
+from orderflow.shop.retail_orders import RetailOrders, read_orders
+from orderflow.shop.retail_placing import Endings, Way, place_all, registrations
 from orderflow.shop.retail_truth import truth_of
 from readmodels import Queries
 from runtime import topic_admin
 from runtime.client import CommandClient
 from runtime.settings import Settings
+from schemas.money import MAX_QUANTITY
 
 VIEWS_WITHIN_S: Final = 300.0
 
@@ -164,3 +170,119 @@ def _show(report: ImportReport) -> None:
         )
     else:
         out.print("[bold red]Something is not as in the file, see above.[/]")
+
+
+Pieces = Annotated[
+    int, typer.Option(min=0, max=MAX_QUANTITY, help="Pieces of each SKU before the first order.")
+]
+Share = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of the orders whose payment is declined.")
+]
+Services = Annotated[
+    Coordination, typer.Option(help="One saga, or services that react to each other.")
+]
+Limit = Annotated[
+    int | None, typer.Option(min=1, metavar="INVOICES", help="Only the file's first so many.")
+]
+
+
+@app.command("place-online-retail")
+def place_online_retail(
+    file: Annotated[Path, typer.Argument(help="The CSV file, gzipped or not.")],
+    *,
+    opening_stock: Pieces = 2_000,
+    declined: Share = 0.05,
+    coordination: Services = Coordination.ORCHESTRATION,
+    limit: Limit = None,
+    at_once: Annotated[int, typer.Option(min=1, help="Orders under way at a time.")] = 200,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for an order.")] = 300.0,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Place an order for every invoice of the UCI Online Retail file, as `place-order` does, and
+    reconcile the views with how the orders ended; exit code 1 if they differ.
+
+    Needs every role, e.g. `orderflow up` in another terminal, and a shop in which nothing was sold
+    before. Placing a file again in the same way within 48 hours changes nothing.
+    """
+    way = Way(opening_stock, declined, coordination.value, at_once, timeout)
+    with progress_bars() as bars:
+        with bars.step("Reading the file") as step:
+            orders = read_orders(file, limit)
+            step.update(f"{orders.invoices:,} invoices, {len(orders.orders):,} orders")
+        settings = connected()
+        topic_admin.require(settings)
+        _register(settings, orders, way, bars)
+        endings = _place(settings, orders, way, bars)
+        with bars.step("Waiting for the views") as step:
+            wait_for_views(settings, VIEWS_WITHIN_S, step.update)
+        with bars.step("Reading the file on its own") as step:
+            truth = placed_truth(file, endings.placed, opening_stock, limit)
+        wrong = _reconcile(settings, truth.views, bars)
+        wrong += _reconcile_orders(settings, truth, endings, bars)
+    report = placing_report(orders, way, endings, truth, wrong)
+    if output is Output.JSON:
+        print_json(report)
+    else:
+        _show_placing(report)
+    if wrong:
+        raise quit_with(Exit.NO)
+
+
+def _register(settings: Settings, orders: RetailOrders, way: Way, bars: Bars) -> None:
+    with bars.step("Registering users and SKUs") as step, CommandClient(settings) as client:
+        report = Feeder(client, way.timeout).feed(registrations(orders, way))
+        step.update(f"{report.accepted:,} registered")
+    if report.surprises:
+        raise Refused(
+            f"{report.surprised:,} users and SKUs are not as this file begins: {report.surprises[0]}",
+            "Use a shop in which nothing was sold: an ORDERFLOW_TOPIC_PREFIX of its own.",
+            Exit.NO,
+        )
+
+
+def _place(settings: Settings, orders: RetailOrders, way: Way, bars: Bars) -> Endings:
+    with bars.step("Placing orders") as step:
+        return place_all(
+            settings,
+            orders.orders,
+            way,
+            lambda so_far: step.update(
+                f"{so_far}, {so_far.rate:,.0f}/s", so_far.ended / len(orders.orders)
+            ),
+        )
+
+
+def _reconcile_orders(
+    settings: Settings, truth: PlacedTruth, endings: Endings, bars: Bars
+) -> list[Difference]:
+    with bars.step("Reconciling line by line") as step, Queries(settings) as queries:
+        return order_differences(
+            truth,
+            endings.placements,
+            queries,
+            lambda done, of: step.update(f"{done:,} of {of:,}", done / of),
+        )
+
+
+def _show_placing(report: PlacingReport) -> None:
+    out = answers()
+    ends = {"placed": report.placed, **report.not_placed, "still running": report.still_running}
+    rows = [(end, count) for end, count in ends.items() if count]
+    out.print(table("Orders", ("ended", "orders"), rows))
+    out.print(table("Left out", ("reason", "lines"), list(report.left_out.items())))
+    show_differences("Different from how the orders ended", report.differences)
+    out.print(
+        f"{report.rows:,} lines, {report.invoices:,} invoices: {report.orders:,} orders of "
+        f"{report.lines:,} lines ended in {report.seconds} s, {report.orders_per_second}/s.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if report.differences:
+        out.print("[bold red]Something is not as the orders ended, see above.[/]")
+    else:
+        out.print(
+            f"[bold green]{report.placed:,} orders over {money(report.amount, CURRENCY)}, "
+            f"{report.users:,} users and {report.skus:,} SKUs are as the orders ended.[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
