@@ -10,7 +10,6 @@ import typer
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, money, print_json, table
-from orderflow.cli.place import Coordination
 from orderflow.cli.progress import Bars, progress_bars
 from orderflow.cli.shown import show_differences, show_rejections
 from orderflow.lag import wait_for_views
@@ -27,6 +26,7 @@ from readmodels import Queries
 from runtime import topic_admin
 from runtime.client import CommandClient
 from runtime.settings import Settings
+from sagas.create_order import Coordination
 from schemas.money import MAX_QUANTITY
 
 VIEWS_WITHIN_S: Final = 300.0
@@ -192,7 +192,7 @@ def place_online_retail(
     *,
     opening_stock: Pieces = 2_000,
     declined: Share = 0.05,
-    coordination: Services = Coordination.ORCHESTRATION,
+    coordination: Services = "orchestration",
     limit: Limit = None,
     at_once: Annotated[int, typer.Option(min=1, help="Orders under way at a time.")] = 200,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for an order.")] = 300.0,
@@ -204,7 +204,7 @@ def place_online_retail(
     Needs every role, e.g. `orderflow up` in another terminal, and a shop in which nothing was sold
     before. Placing a file again in the same way within 48 hours changes nothing.
     """
-    way = Way(opening_stock, declined, coordination.value, at_once, timeout)
+    way = Way(opening_stock, declined, coordination, at_once, timeout)
     with progress_bars() as bars:
         with bars.step("Reading the file") as step:
             orders = read_orders(file, limit)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ RUNS: list[tuple[str, Coordination]] = [
     ("sagas", "orchestration"),
     ("sagas", "choreography"),
     ("commands", "orchestration"),
+    ("gateway", "orchestration"),
 ]
 """Which role is killed at every event of an order placed in which way."""
 
@@ -117,7 +119,7 @@ def kill_at_every_event(stack: SagaStack, role: str, coordination: Coordination)
         watch.close()
         if watch.ended:
             break
-        stack.restart(role)
+        kill(stack, role)
         killed_at.append(where(watch.events[-1]))
         count = len(watch.events) + 1
     eventually(lambda: ended(stack.settings, ids), timeout=60, every=0.5)
@@ -137,21 +139,22 @@ def where(event: EventRecord) -> str:
 def test_a_processor_killed_at_every_event_of_an_order_leaves_nothing_undone(
     servers: ServersAddress, prefix: str, tmp_path: Path
 ) -> None:
-    def run(number: int) -> list[str]:
-        role, coordination = RUNS[number]
-        directory = tmp_path / str(number)
-        directory.mkdir()
-        more = {"ORDERFLOW_BATCH_MS": str(BATCH_MS)}
-        with saga_stack(servers, f"{prefix}-{number}", directory, **more) as stack:
+    with ExitStack() as started, ThreadPoolExecutor(len(RUNS)) as threads:
+        # At the same time, because most of it is waiting for the sessions of the killed.
+        runs: list[Future[list[str]]] = []
+        for number, (role, coordination) in enumerate(RUNS):
+            directory = tmp_path / str(number)
+            directory.mkdir()
+            more = {"ORDERFLOW_BATCH_MS": str(BATCH_MS)}
+            stack = started.enter_context(
+                saga_stack(servers, f"{prefix}-{number}", directory, **more)
+            )
             stack.stock(A=100, B=100)
-            return kill_at_every_event(stack, role, coordination)
-
-    # At the same time, because most of it is waiting for the sessions of the killed.
-    with ThreadPoolExecutor(len(RUNS)) as threads:
-        for killed_at in threads.map(run, range(len(RUNS))):
-            assert {f"SagaStepStarted {step}" for step in STEPS} <= {*killed_at}
-            undone = {f"SagaStepCompensationStarted {step}" for step in STEPS[1:3]}
-            assert undone <= {*killed_at}
+            runs.append(threads.submit(kill_at_every_event, stack, role, coordination))
+        for run in runs:
+            killed_at = {*run.result()}
+            assert {f"SagaStepStarted {step}" for step in STEPS} <= killed_at
+            assert {f"SagaStepCompensationStarted {step}" for step in STEPS[1:3]} <= killed_at
 
 
 def kill(stack: SagaStack, role: str) -> None:

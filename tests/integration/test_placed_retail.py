@@ -198,7 +198,7 @@ def test_wrong_lines_an_oversold_sku_and_an_open_order_are_told(
     truth.lines["540000"][-1] = (sku, pieces, pence + 1)
     truth.views.stock["W0"].reserved = OPENING + 1
     missing = next(key for key in placements if key not in placed)
-    asked = {**placements, missing: StillRunning(missing)}
+    asked = {**placements, missing: StillRunning(missing, "")}
     del asked["540000"]
     assert {
         ("order 540000", "asked for"),

@@ -16,6 +16,9 @@ from tests.support.commanding import command
 from tests.support.gateway import GatewayProcess
 from tests.support.processes import RoleProcess, environment
 
+READY_WITHIN_S = 120.0
+"""For the first command of a test: its processes have to start first, on a machine that may be busy."""
+
 ROLES = {
     "commands": ("processors", "commands"),
     "sagas": ("processors", "sagas"),
@@ -63,7 +66,8 @@ class SagaStack:
     def stock(self, **pieces: int) -> None:
         """Registers a user `ada` and SKUs with so many pieces each."""
         with CommandClient(self.settings) as client:
-            assert client.execute(command("ada", "RegisterUser", name="Ada")).accepted
+            ada = command("ada", "RegisterUser", name="Ada")
+            assert client.execute(ada, READY_WITHIN_S).accepted
             for sku, count in pieces.items():
                 register = command(sku, "RegisterItem", description="item", opening_stock=count)
                 assert client.execute(register).accepted

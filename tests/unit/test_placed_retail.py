@@ -175,7 +175,7 @@ def test_endings_are_counted_by_code_and_told() -> None:
     endings.add(Placed("1", 0), 0.5)
     endings.add(NotPlaced("2", "compensated", "insufficient_stock", "none left"), 1.0)
     endings.add(NotPlaced("3", "compensated", "insufficient_stock", "none left"), 1.5)
-    endings.add(StillRunning("4"), 2.0)
+    endings.add(StillRunning("4", "look later"), 2.0)
     assert endings.placed == {"1"}
     assert endings.not_placed == {"insufficient_stock": 2}
     assert (endings.ended, endings.rate) == (4, 2.0)
