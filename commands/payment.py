@@ -11,6 +11,7 @@ payment is captured at most once.
 from collections.abc import Mapping
 from typing import Final, assert_never
 
+import msgspec
 from pydantic import Field
 
 from commands.aggregate import Aggregate, Command, Decision, Loaded
@@ -46,7 +47,7 @@ MOVES: Final[Mapping[PaymentStatus, tuple[PaymentStatus, ...]]] = {
         PaymentStatus.REFUNDED,
         PaymentStatus.REFUND_REQUESTED,
     ),
-    # To itself: the capture that was under way, and a refund of a part.
+    # To itself: the capture that was under way, a refund of a part, and a refund that is requested again.
     PaymentStatus.REFUND_REQUESTED: (
         PaymentStatus.REFUND_REQUESTED,
         PaymentStatus.REFUNDED,
@@ -71,7 +72,9 @@ class RequestPayment(Command):
 
 
 class CapturePayment(Command):
-    """The gateway took the money: all that was requested, or less."""
+    """The gateway took the money: all that was requested, or less. Accepted with no event when this
+    reference is known already.
+    """
 
     amount: Amount | None = Field(default=None, description="Minor units taken; all if left out.")
     reference: Text | None = Field(default=None, description="The gateway's own number.")
@@ -84,7 +87,10 @@ class FailPayment(Command):
 
 
 class RequestRefund(Command):
-    """Give back whatever was taken; if nothing was taken yet, see to it that nothing will be."""
+    """Give back all that was taken; if nothing was taken yet, see to it that nothing will be.
+
+    Requested again while it is under way, the gateway is asked again, which gives nothing back twice.
+    """
 
     reason: Text = Field(description="Why, in words for people.")
 
@@ -131,6 +137,8 @@ def _request(payment: PaymentState | None, command: RequestPayment) -> Decision:
 
 
 def _capture(payment: PaymentState, command: CapturePayment) -> Decision:
+    if command.reference is not None and command.reference == payment.reference:
+        return ()  # the charge and its refund can both say so
     refusal = _refuse_move(payment, _status_captured(payment))
     if refusal is not None:
         return refusal
@@ -164,16 +172,21 @@ def _captured_already(payment: PaymentState) -> Rejection:
 
 
 def _request_refund(payment: PaymentState, command: RequestRefund) -> Decision:
-    match payment.status:
-        case PaymentStatus.FAILED | PaymentStatus.REFUNDED:
-            return ()  # nothing was taken, or all of it went back
-        case PaymentStatus.REFUND_REQUESTED:
-            return ()  # it is under way
-        case PaymentStatus.REQUESTED | PaymentStatus.CAPTURED | PaymentStatus.PARTIALLY_REFUNDED:
-            refusal = _refuse_move(payment, PaymentStatus.REFUND_REQUESTED)
-            return refusal or (PaymentRefundRequested(command.reason, payment.token),)
-        case _:
-            assert_never(payment.status)
+    if payment.status in (PaymentStatus.FAILED, PaymentStatus.REFUNDED):
+        return ()  # nothing was taken, or all of it went back
+    if payment.token is not None and payment.refunded > 0:
+        return Rejection(Code.INVALID_TRANSITION, _by_hand(payment))
+    refusal = _refuse_move(payment, PaymentStatus.REFUND_REQUESTED)
+    return refusal or (PaymentRefundRequested(command.reason, payment.token),)
+
+
+def _by_hand(payment: PaymentState) -> str:
+    """Why the gateway, which gives back all or nothing, is out of it."""
+    left = payment.captured - payment.refunded
+    return (
+        f"{payment.refunded} {payment.currency} minor units went back already, not by the gateway, "
+        f"which gives back all of a charge: give back the other {left} in the same way"
+    )
 
 
 def _refund(payment: PaymentState, command: RefundPayment) -> Decision:
@@ -193,6 +206,13 @@ def _refund(payment: PaymentState, command: RefundPayment) -> Decision:
             f"is left ({payment.currency} minor units)"
         )
         return Rejection(Code.REFUND_EXCEEDS_CAPTURE, message, "amount")
+    requested = payment.status is PaymentStatus.REFUND_REQUESTED
+    if requested and payment.token is not None and amount < left:
+        return Rejection(
+            Code.INVALID_TRANSITION,
+            "the gateway is giving back all of it, so no part can go back otherwise",
+            "amount",
+        )
     return (PaymentRefunded(amount, command.reason),)
 
 
@@ -232,8 +252,9 @@ def evolve(loaded: Loaded, event: PaymentEvent, at_ms: int) -> Loaded:
             return Loaded(
                 PaymentState(status, order_id, currency, amount, 0, 0, at_ms, at_ms, token)
             )
-        case PaymentCaptured(amount):
-            return Loaded(_changed(payment, _status_captured(payment), at_ms, captured=amount))
+        case PaymentCaptured(amount, reference):
+            captured = _changed(payment, _status_captured(payment), at_ms, captured=amount)
+            return Loaded(msgspec.structs.replace(captured, reference=reference))
         case PaymentFailed():
             return Loaded(_changed(payment, PaymentStatus.FAILED, at_ms))
         case PaymentRefundRequested():
@@ -264,6 +285,7 @@ def _changed(
         payment.created_at_ms,
         at_ms,
         payment.token,
+        payment.reference,
     )
 
 

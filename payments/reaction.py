@@ -1,17 +1,17 @@
 """What follows from a payment's event, and from the gateway's answer: which commands are sent. Pure.
 
 The invariant: the same event and the same answer give the same commands, ids and bytes, so a reaction
-that is repeated, after a crash or a rebalance, is answered from the processor's memory. That there is
-one request and at most one requested refund in a payment's life makes an id out of the payment's.
+that is repeated, after a crash or a rebalance, is answered from the processor's memory. There is one
+charge in a payment's life, so its follow-ups have the payment's id in theirs. A refund can be requested
+again, and then asks for a new judgement: its follow-ups have the request's version, too.
 """
 
-from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
 
 from payments.gateway import Charge, Charged, Declined, Refunded
-from schemas.ids import MAX_ID_LENGTH
+from schemas.ids import derived_id
 from schemas.payment import PaymentRefundRequested, PaymentRequested
 from schemas.records import CommandRecord, EventRecord, encode
 
@@ -20,10 +20,13 @@ MAX_TEXT: Final = 200
 
 
 class Refund(msgspec.Struct, frozen=True):
-    """Give back what was charged under the key, or see to it that nothing will be."""
+    """Give back what was charged under the key, or see to it that nothing will be. ``version``: the
+    payment's, with this request.
+    """
 
     key: str
     reason: str
+    version: int
 
 
 Task = Charge | Refund
@@ -42,7 +45,9 @@ def react(payment_id: str, event: EventRecord) -> Task | None:
             return Charge(payment_id, requested.amount, requested.currency, requested.token)
         case PaymentRefundRequested.__name__:
             refund = msgspec.json.decode(event.data, type=PaymentRefundRequested)
-            return None if refund.token is None else Refund(payment_id, refund.reason)
+            if refund.token is None:
+                return None
+            return Refund(payment_id, refund.reason, event.version)
         case _:
             return None
 
@@ -58,7 +63,7 @@ def after_charge(charge: Charge, answer: Charged | Declined) -> tuple[Followup, 
     """The payment is captured or has failed."""
     match answer:
         case Charged(amount, reference):
-            return (Followup(_capture(charge.key, amount, reference)),)
+            return (Followup(_capture(charge.key, "capture", amount, reference)),)
         case Declined(reason):
             data = {"reason": _text(reason) or "declined"}
             return (Followup(_command(charge.key, "decline", "FailPayment", data)),)
@@ -68,32 +73,24 @@ def after_refund(refund: Refund, answer: Refunded) -> tuple[Followup, ...]:
     """The capture, in case the charge's own was never sent, then the refund; or the payment has failed."""
     if answer.amount == 0:
         data = {"reason": _text(refund.reason) or "refunded"}
-        return (Followup(_command(refund.key, "cancel", "FailPayment", data)),)
+        return (Followup(_command(refund.key, f"cancel.{refund.version}", "FailPayment", data)),)
+    capture = _capture(refund.key, f"capture.{refund.version}", answer.amount, answer.reference)
     back = {"amount": answer.amount, "reason": _text(refund.reason)}
     return (
-        Followup(_capture(refund.key, answer.amount, answer.reference), answers=False),
-        Followup(_command(refund.key, "refund", "RefundPayment", back)),
+        Followup(capture, answers=False),
+        Followup(_command(refund.key, f"refund.{refund.version}", "RefundPayment", back)),
     )
 
 
-def _capture(key: str, amount: int, reference: str | None) -> CommandRecord:
-    """The same bytes, whether the charge or the refund found out."""
+def _capture(key: str, name: str, amount: int, reference: str | None) -> CommandRecord:
     data = {"amount": amount, "reference": _text(reference or "")}
-    return _command(key, "capture", "CapturePayment", data)
+    return _command(key, name, "CapturePayment", data)
 
 
 def _command(payment_id: str, name: str, kind: str, data: dict[str, Any]) -> CommandRecord:
     return CommandRecord(
-        type=kind, command_id=command_id(payment_id, name), data=msgspec.Raw(encode(data))
+        type=kind, command_id=derived_id(payment_id, name), data=msgspec.Raw(encode(data))
     )
-
-
-def command_id(payment_id: str, name: str) -> str:
-    """Id of one of a payment's follow-ups; of one with a very long id, by its hash."""
-    plain = f"{payment_id}.{name}"
-    if len(plain) <= MAX_ID_LENGTH:
-        return plain
-    return f"{blake2b(payment_id.encode(), digest_size=32).hexdigest()}.{name}"
 
 
 def _text(text: str) -> str | None:

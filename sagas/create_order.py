@@ -19,6 +19,8 @@ from commands.payment import RequestPayment, RequestRefund
 from commands.text import Text
 from commands.user import ValidateUser
 from sagas.definition import (
+    PASSING,
+    Again,
     Answer,
     Done,
     NothingToDo,
@@ -130,7 +132,10 @@ def _read_refund(answer: Answer) -> Reading:
         case "RefundPayment":
             return _read_refund_outcome(answer)
         case "FailPayment":
-            return NothingToDo() if answer.accepted else Waiting()
+            if answer.accepted:
+                return NothingToDo()
+            passing = answer.code in PASSING
+            return Again(answer.code or "", answer.message or "") if passing else Waiting()
         case _:
             return Waiting()
 

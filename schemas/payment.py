@@ -63,7 +63,9 @@ class PaymentStatus(StrEnum):
 
 
 class PaymentState(msgspec.Struct, frozen=True):
-    """The whole payment after an event: ``0 <= refunded <= captured <= requested``."""
+    """The whole payment after an event: ``0 <= refunded <= captured <= requested``. ``reference``: the
+    gateway's, of what was captured.
+    """
 
     status: PaymentStatus
     order_id: str
@@ -74,6 +76,7 @@ class PaymentState(msgspec.Struct, frozen=True):
     created_at_ms: int
     updated_at_ms: int
     token: str | None = None
+    reference: str | None = None
 
 
 EVENTS: Final[tuple[type[PaymentEvent], ...]] = (

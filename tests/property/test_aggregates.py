@@ -19,7 +19,7 @@ from commands import AGGREGATES, order, payment
 from commands.aggregate import Aggregate, Command, Decision, Event, Loaded
 from commands.inventory import INVENTORY
 from commands.order import ORDER, CreateOrder
-from commands.payment import PAYMENT, FailPayment, RefundPayment, RequestRefund
+from commands.payment import PAYMENT, CapturePayment, FailPayment, RefundPayment, RequestRefund
 from commands.text import NOT_BLANK
 from commands.user import ValidateUser
 from schemas.ids import ID_PATTERN, MAX_ID_LENGTH
@@ -42,7 +42,7 @@ Json = dict[str, Any]
 
 of_every_aggregate = pytest.mark.parametrize("aggregate", AGGREGATES, ids=lambda row: row.name)
 
-MAY_CHANGE_NOTHING = (ValidateUser, RequestRefund, FailPayment)
+MAY_CHANGE_NOTHING = (ValidateUser, CapturePayment, RequestRefund, FailPayment)
 """Commands that can be accepted with no event: one asks, the others want what may be so already."""
 
 ids = st.sampled_from(["o-1", "o-2", "o-3", "two words", "A.b_c:d+e@f", "x" * MAX_ID_LENGTH])

@@ -34,7 +34,10 @@ UNDOING: Final = ("ReleaseReservation", "RequestRefund", "CancelOrder")
 SENT: Final = ("ValidateUser", "ReserveStock", "RequestPayment", "CreateOrder", *UNDOING)
 """What sagas send to others."""
 
-BUGS: Final = (*SENT, *UNDOING, *UNDOING)
+GOING_BACK: Final = (*UNDOING, "CapturePayment", "FailPayment", "RefundPayment")
+"""Whose bugs stand in the way back: what undoes, and what the gateway's side says of it."""
+
+BUGS: Final = (*SENT, *UNDOING, *GOING_BACK)
 """Which handlers may have a bug; undoing ones the more, for without that nobody needs an operator."""
 
 SCHEDULING: Final = (
@@ -127,7 +130,7 @@ class Shop:
 
     def _break(self, kind: str) -> None:
         self.world.broken.add(kind)
-        if kind in UNDOING:
+        if kind in GOING_BACK:
             self.hindered |= set(self.ids)
 
     def _lose(self, place: Place) -> None:

@@ -1,5 +1,6 @@
 """The table of aggregates: complete, without contradiction, and described for other languages."""
 
+import inspect
 from dataclasses import replace
 
 import jsonschema
@@ -60,7 +61,7 @@ def test_every_command_has_a_json_schema_that_describes_each_field(command: type
     schema = command.model_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["additionalProperties"] is False
-    assert schema["description"] == command.__doc__
+    assert schema["description"] == inspect.getdoc(command)
     for described in (schema, *schema.get("$defs", {}).values()):
         for name, field in described["properties"].items():
             assert field.get("description"), f"{command.__name__}.{name} has no description"

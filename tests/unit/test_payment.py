@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import msgspec
 import pytest
 
 from commands.aggregate import Command
@@ -115,9 +116,10 @@ def test_a_refused_move_says_from_where_to_where_and_what_there_is_instead() -> 
 
 
 def test_all_that_was_requested_is_captured_unless_said_otherwise() -> None:
+    captured = payment(PaymentStatus.CAPTURED, 1_000, at_ms=2)
     given([REQUESTED]).when(CapturePayment(reference="gw-9")).then(
         [PaymentCaptured(1_000, "gw-9")]
-    ).then_state(payment(PaymentStatus.CAPTURED, 1_000, at_ms=2))
+    ).then_state(msgspec.structs.replace(captured, reference="gw-9"))
 
 
 def test_less_than_was_requested_can_be_captured() -> None:
@@ -178,11 +180,18 @@ def test_after_a_partial_capture_only_that_part_can_be_refunded() -> None:
     )
 
 
-OPEN = (PaymentStatus.REQUESTED, PaymentStatus.CAPTURED, PaymentStatus.PARTIALLY_REFUNDED)
+OPEN = (
+    PaymentStatus.REQUESTED,
+    PaymentStatus.CAPTURED,
+    PaymentStatus.PARTIALLY_REFUNDED,
+    PaymentStatus.REFUND_REQUESTED,
+)
 
 
 @pytest.mark.parametrize("status", OPEN)
-def test_a_refund_is_requested_before_the_money_was_taken_and_after(status: PaymentStatus) -> None:
+def test_a_refund_is_requested_before_the_money_was_taken_and_after_and_again(
+    status: PaymentStatus,
+) -> None:
     decided = given(PASTS[status]).when(RequestRefund(reason="changed my mind"))
     decided.then([REFUNDING])
     assert decided.state.root.status is PaymentStatus.REFUND_REQUESTED
@@ -235,6 +244,38 @@ def test_a_requested_refund_ends_when_nothing_is_left() -> None:
     given(past).when(RefundPayment()).then([PaymentRefunded(1_000)]).then_state(
         payment(PaymentStatus.REFUNDED, 1_000, 1_000, at_ms=4)
     )
+
+
+@pytest.mark.parametrize("more", [[], [REFUNDING], [PaymentRefunded(1_000)]], ids=repr)
+def test_a_capture_is_known_by_the_gateways_reference(more: list[PaymentEvent]) -> None:
+    past = [REQUESTED, PaymentCaptured(1_000, "ch_1"), *more]
+    given(past).when(CapturePayment(amount=1_000, reference="ch_1")).then([])
+    other = given(past).when(CapturePayment(amount=1_000, reference="ch_2")).decision
+    assert isinstance(other, Rejection)
+    assert other.code is Code.INVALID_TRANSITION
+
+
+ASKED = PaymentRequested("o-1", 1_000, "EUR", "tok_1")
+
+
+def test_a_gateway_that_gives_back_all_is_not_asked_when_a_part_went_back_already() -> None:
+    given([ASKED, PaymentCaptured(1_000), PaymentRefunded(300)]).when(
+        RequestRefund(reason="x")
+    ).then_rejected(
+        Code.INVALID_TRANSITION,
+        "300 EUR minor units went back already, not by the gateway, which gives back all of a charge: "
+        "give back the other 700 in the same way",
+    )
+
+
+def test_no_part_goes_back_by_hand_while_the_gateway_gives_back_all() -> None:
+    past = [ASKED, PaymentCaptured(1_000), PaymentRefundRequested("x", "tok_1")]
+    given(past).when(RefundPayment(amount=999)).then_rejected(
+        Code.INVALID_TRANSITION,
+        "the gateway is giving back all of it, so no part can go back otherwise",
+        "amount",
+    )
+    given(past).when(RefundPayment(amount=1_000)).then([PaymentRefunded(1_000)])
 
 
 @pytest.mark.parametrize("amount", [None, 1])

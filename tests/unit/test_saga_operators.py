@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from schemas.payment import PaymentState, PaymentStatus
 from schemas.records import decode_outcome
 from schemas.rejections import Code
 from schemas.saga import SagaStatus
@@ -22,6 +23,12 @@ from tests.support.saga_faults import (
 from tests.support.saga_laws import check_laws
 from tests.support.saga_stories import drain, order, settle, shop
 from tests.support.world import TOPICS, World
+
+STANDS_IN_THE_WAY = {
+    "tok_approve": {"CapturePayment", "RefundPayment"},
+    "tok_down": {"FailPayment"},
+}
+"""Of the way back: what the gateway says of money that was charged, and of money that was not."""
 
 
 def last_outcome(world: World) -> Code | None:
@@ -136,3 +143,22 @@ def test_only_what_waits_for_an_operator_can_be_put_right_by_hand() -> None:
     settle(world)
     assert last_outcome(world) is Code.INVALID_TRANSITION
     assert world.saga("o-1").status is SagaStatus.RUNNING
+
+
+@pytest.mark.parametrize("bug", ["CapturePayment", "RefundPayment", "FailPayment"])
+@pytest.mark.parametrize("token", ["tok_approve", "tok_down"])
+def test_money_that_a_bug_holds_up_is_not_said_to_have_gone_back(bug: str, token: str) -> None:
+    world = shop()
+    world.broken = {bug, "CreateOrder"}
+    world.place("o-1", **order(token))
+    drain(world)
+    ended = {PaymentStatus.REFUNDED, PaymentStatus.FAILED}
+    there_is_more_to_do = world.states("payment", PaymentState)["o-1"].status not in ended
+    assert there_is_more_to_do == (world.saga("o-1").status is SagaStatus.NEEDS_OPERATOR)
+    assert there_is_more_to_do == (bug in STANDS_IN_THE_WAY[token])
+    world.broken = set()
+    world.send(command("o-1", "RetrySaga", by="ann"))
+    drain(world)
+    assert world.saga("o-1").status is SagaStatus.COMPENSATED
+    assert world.states("payment", PaymentState)["o-1"].status in ended
+    check_laws(world)
