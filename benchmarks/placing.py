@@ -152,6 +152,9 @@ def figures(environment: Mapping[str, str], count: int) -> dict[str, float]:
             _, one_by_one = place(settings, coordination, count // 10)
             found |= {f"{coordination}, one by one, {k}": v for k, v in one_by_one.items()}
         found |= _growth(settings, count)
+        last, _ = place(settings, "orchestration", count, AT_ONCE)
+        found["orchestration after all of these, orders/s"] = last
+        found["ratio, after all to before"] = last / found["orchestration, orders/s"]
     return found
 
 
@@ -163,5 +166,5 @@ def _growth(settings: Settings, count: int) -> dict[str, float]:
     return {
         "on one SKU, orders/s": first,
         f"on one SKU with {count + count // 4} open reservations, orders/s": last,
-        "ratio, later to earlier": last / first,
+        "ratio, with to without reservations": last / first,
     }

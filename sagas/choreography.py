@@ -91,9 +91,8 @@ def _own(part: Part) -> SagaDefinition:
         undo = replace(
             undo, of=lambda saga_id, order, send: of(saga_id.removesuffix(part.suffix), order, send)
         )
-    return SagaDefinition(
-        part.saga, OrderToPlace, (replace(part.step, commands=commands, undo=undo),), tells=True
-    )
+    step = replace(part.step, commands=commands, undo=undo)
+    return SagaDefinition(part.saga, OrderToPlace, (step,), tells=True, part=True)
 
 
 def _not_sent(*_: Any) -> Send:

@@ -55,6 +55,8 @@ def decide(loaded: Loaded, command: SagaCommand, definitions: Definitions) -> De
         case CompensateSaga():
             if saga.status is SagaStatus.NEEDS_OPERATOR:
                 return _not_now(saga, "compensated: retry or resolve it")
+            if definitions[saga.saga].part and command.saga != saga.saga:
+                return _only_as_a_whole(saga)
             run.ordered_back(command)
         case ResolveSaga(by=by, note=note):
             if saga.status is not SagaStatus.NEEDS_OPERATOR:
@@ -107,3 +109,9 @@ def _absent(command: SagaCommand, definitions: Definitions) -> Decision:
 
 def _not_now(saga: SagaState, what: str) -> Rejection:
     return Rejection(Code.INVALID_TRANSITION, f"the saga is {saga.status} and cannot be {what}")
+
+
+def _only_as_a_whole(saga: SagaState) -> Rejection:
+    """To an operator: whoever has this as a part would not know, and go on, or stay completed."""
+    message = f"{saga.saga} is a part of another saga: have that one compensated"
+    return Rejection(Code.INVALID_TRANSITION, message)

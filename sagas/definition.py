@@ -186,13 +186,15 @@ class Step:
 class SagaDefinition:
     """A saga: its name on the wire, what it starts from, and its steps in order.
 
-    ``tells``: its events say what others need who react to them.
+    ``tells``: its events say what others need who react to them. ``part``: it belongs to another saga,
+    which alone takes it back.
     """
 
     name: str
     input: type[BaseModel]
     steps: tuple[Step, ...]
     tells: bool = False
+    part: bool = False
 
     def patient(self, factor: float) -> Self:
         """The same saga, with all waits so many times as long."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from schemas.records import Outcome, decode_outcome
 from schemas.saga import SagaState
 from schemas.topics import SAGA
 from tests.support.commanding import command
-from tests.support.world import World
+from tests.support.world import TOPICS, World
 
 PATIENCE_MS: Final = 3_600_000
 STEPS: Final = 20_000
@@ -141,3 +142,9 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     taken_back,
     unknown_user,
 )
+
+
+def last_outcome(world: World) -> Outcome:
+    """Of the newest command that a saga got."""
+    outcomes = [r for r in world.log if r.topic == TOPICS.outcomes(SAGA)]
+    return decode_outcome(outcomes[-1].value or b"")

@@ -8,11 +8,12 @@ import pytest
 
 from schemas.order import OrderState, OrderStatus
 from schemas.records import decode_command
+from schemas.rejections import Code
 from schemas.saga import SagaState, SagaStatus
 from schemas.topics import SAGA
 from tests.support.commanding import command
 from tests.support.saga_laws import check_laws
-from tests.support.saga_stories import drain, order, settle, shop
+from tests.support.saga_stories import drain, last_outcome, order, settle, shop
 from tests.support.world import TOPICS, World
 
 PARTS = ("o-1:user", "o-1:inventory", "o-1:payment")
@@ -151,6 +152,19 @@ def test_an_order_that_is_tried_again_hears_of_its_parts_in_any_order() -> None:
         world.send(command(saga_id, "RetrySaga", by="ann"))
         settle(world)
     assert ends(world) == {"": U, ":user": C, ":inventory": U, ":payment": U}
+    check_laws(world)
+
+
+def test_an_operator_takes_back_an_order_and_not_one_of_its_parts() -> None:
+    world = choreographed(shop(), **order())
+    drain(world)
+    for part in PARTS:
+        world.send(command(part, "CompensateSaga", by="ann", reason="x"))
+        drain(world)
+        refused = last_outcome(world)
+        assert refused.code is Code.INVALID_TRANSITION
+        assert "is a part of another saga: have that one compensated" in (refused.message or "")
+    assert ends(world) == {"": C, ":user": C, ":inventory": C, ":payment": C}
     check_laws(world)
 
 

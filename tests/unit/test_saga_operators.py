@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 
 from schemas.payment import PaymentState, PaymentStatus
-from schemas.records import decode_outcome
 from schemas.rejections import Code
 from schemas.saga import SagaStatus
-from schemas.topics import SAGA
 from tests.support import saga_stories as stories
 from tests.support.commanding import command
 from tests.support.saga_faults import (
@@ -21,20 +19,13 @@ from tests.support.saga_faults import (
     unreleased,
 )
 from tests.support.saga_laws import check_laws
-from tests.support.saga_stories import drain, order, settle, shop
-from tests.support.world import TOPICS, World
+from tests.support.saga_stories import drain, last_outcome, order, settle, shop
 
 STANDS_IN_THE_WAY = {
     "tok_approve": {"CapturePayment", "RefundPayment"},
     "tok_down": {"FailPayment"},
 }
 """Of the way back: what the gateway says of money that was charged, and of money that was not."""
-
-
-def last_outcome(world: World) -> Code | None:
-    """Of the saga's newest command: why it was refused."""
-    outcomes = [r for r in world.log if r.topic == TOPICS.outcomes(SAGA)]
-    return decode_outcome(outcomes[-1].value or b"").code
 
 
 def test_an_operator_has_it_undone_under_a_new_id() -> None:
@@ -115,7 +106,7 @@ def test_what_is_undone_already_is_not_ordered_back() -> None:
     before = world.saga("o-1")
     world.send(command("o-1", "CompensateSaga", by="ann", reason="x"))
     settle(world)
-    assert last_outcome(world) is None
+    assert last_outcome(world).code is None
     assert world.saga("o-1") == before
 
 
@@ -123,7 +114,7 @@ def test_what_could_not_be_undone_is_not_ordered_back() -> None:
     world = stories.stuck()
     world.send(command("o-1", "CompensateSaga", by="ann", reason="x"))
     settle(world)
-    assert last_outcome(world) is Code.INVALID_TRANSITION
+    assert last_outcome(world).code is Code.INVALID_TRANSITION
 
 
 @pytest.mark.parametrize("kind", ["RetrySaga", "CompensateSaga", "ResolveSaga"])
@@ -132,7 +123,7 @@ def test_an_operator_is_told_that_there_is_no_such_saga(kind: str) -> None:
     world = shop()
     world.send(command("o-1", kind, by="ann", **more))
     settle(world)
-    assert last_outcome(world) is Code.SAGA_NOT_FOUND
+    assert last_outcome(world).code is Code.SAGA_NOT_FOUND
 
 
 def test_only_what_waits_for_an_operator_can_be_put_right_by_hand() -> None:
@@ -141,7 +132,7 @@ def test_only_what_waits_for_an_operator_can_be_put_right_by_hand() -> None:
     settle(world)
     world.send(command("o-1", "ResolveSaga", by="ann", note="x"))
     settle(world)
-    assert last_outcome(world) is Code.INVALID_TRANSITION
+    assert last_outcome(world).code is Code.INVALID_TRANSITION
     assert world.saga("o-1").status is SagaStatus.RUNNING
 
 
