@@ -186,7 +186,7 @@ def _step_failed(after: _After, event: SagaStepFailed) -> SagaState:
     answers = step.answers
     if event.number is not None:
         answers = marks.with_mark(answers, event.number, REFUSED)
-    changed = after.step(
+    return after.step(
         event.step,
         status=StepStatus.FAILED,
         answers=answers,
@@ -194,7 +194,6 @@ def _step_failed(after: _After, event: SagaStepFailed) -> SagaState:
         code=event.code,
         message=event.message,
     )
-    return replace(changed, wakes_at_ms=None)
 
 
 def _resumed(after: _After) -> SagaState:

@@ -110,10 +110,9 @@ class Run:
         if token is None or step is None:
             return
         given = step.undo_answers if token.undo else step.answers
-        if token.number >= len(given) or not marks.is_waiting(given[token.number]):
-            return
-        if token.mark and token.mark != given[token.number]:
-            return  # the refusal for which it was put off, again: that command came twice
+        mark = given[token.number : token.number + 1]
+        if not marks.is_waiting(mark) or token.mark not in ("", mark):
+            return  # answered already; or the refusal for which it was put off comes again
         answer = Answer(
             command.type,
             command.accepted,
@@ -124,9 +123,8 @@ class Run:
         )
         definition = self._definition.step(token.step)
         if token.undo:
-            if step.status is not StepStatus.COMPENSATED:
-                self._undo_answered(definition, step, token, answer)
-        elif step.status is StepStatus.RUNNING and self.saga.status is SagaStatus.RUNNING:
+            self._undo_answered(definition, step, token, answer)
+        elif self.saga.status is SagaStatus.RUNNING:
             self._step_answered(definition, step, token, definition.read(answer))
 
     def _step_answered(

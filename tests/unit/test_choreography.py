@@ -155,6 +155,15 @@ def test_an_order_that_is_tried_again_hears_of_its_parts_in_any_order() -> None:
     check_laws(world)
 
 
+def test_a_part_that_undid_what_it_had_done_counts_as_undone() -> None:
+    world = choreographed(shop(), **order(A=1, B=99))
+    drain(world)
+    assert (world.saga("o-1").code, world.saga("o-1").undone) == (
+        "insufficient_stock",
+        ("reserveInventory",),
+    )
+
+
 def test_an_operator_takes_back_an_order_and_not_one_of_its_parts() -> None:
     world = choreographed(shop(), **order())
     drain(world)

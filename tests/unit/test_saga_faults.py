@@ -43,6 +43,27 @@ def test_what_is_refused_in_passing_each_time_fails_with_that_reason() -> None:
     assert not reserved(world)
 
 
+def test_what_was_refused_in_passing_and_then_not_answered_has_timed_out() -> None:
+    world = failing("ReserveStock")
+    for wait in (PAUSE_MS, 2 * TIMEOUT_MS, 4 * TIMEOUT_MS):
+        world.tick(wait)
+        settle_but(world, "inventory")
+    saga = world.saga("o-1")
+    assert (saga.code, saga.message) == ("timed_out", "1 of 1 commands were not answered in time")
+
+
+def test_a_pause_does_not_put_off_what_is_due_for_others() -> None:
+    world = shop()
+    world.place("o-1", **order(A=1, B=1))
+    settle_but(world, "inventory")
+    due = world.saga("o-1").wakes_at_ms
+    world.tick(TIMEOUT_MS - PAUSE_MS + 1)
+    world.broken = {"ReserveStock"}
+    world.deliver(("inventory", b"A"))
+    settle_but(world, "inventory")
+    assert (world.saga("o-1").steps[1].answers, world.saga("o-1").wakes_at_ms) == ("aA", due)
+
+
 def test_only_the_command_that_was_refused_in_passing_gets_a_new_id() -> None:
     world = shop()
     world.place("o-1", **order(A=1, B=1))

@@ -49,6 +49,8 @@ def test_what_was_refused_after_it_was_given_up_is_asked_under_a_new_id_too() ->
         assert world.saga("o-1").steps[1].undo_answers == marks
     assert world.saga("o-1").status is SagaStatus.NEEDS_OPERATOR
     settle(world)  # refused, too late
+    assert world.saga("o-1").steps[1].undo_answers == "f"
+    assert world.saga("o-1").wakes_at_ms is None
     world.broken = set()
     world.send(command("o-1", "RetrySaga", by="ann"))
     settle(world)
@@ -99,6 +101,14 @@ def test_an_operator_orders_a_running_saga_back() -> None:
     assert (saga.status, saga.code, saga.message) == (SagaStatus.COMPENSATED, "called", "no more")
     assert saga.undone == ("processPayment", "reserveInventory")
     check_laws(world)
+
+
+def test_what_was_put_right_by_hand_and_is_undone_after_all_has_ended_once() -> None:
+    world = stories.resolved()
+    world.gateway.mend()
+    drain(world)
+    assert world.history("saga", "o-1")[-2:] == ["SagaResolved", "SagaStepCompensated"]
+    assert world.saga("o-1").status is SagaStatus.COMPENSATED
 
 
 def test_what_is_undone_already_is_not_ordered_back() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from commands.aggregate import Decision, Loaded
-from sagas import SAGA
+from sagas import SAGA, marks
 from sagas.messages import CompensateSaga, StartSaga
 from sagas.tokens import Token, parse_token
 from schemas.inventory import StockLevel
@@ -188,6 +188,13 @@ def decided(saga_id: str, given: StartSaga | CompensateSaga) -> Decision:
 
 def start(saga: str = "create_order", **changes: object) -> StartSaga:
     return StartSaga(saga=saga, input={**order(), **changes})
+
+
+def test_an_operator_has_asked_anew_also_what_was_refused_under_the_last_id() -> None:
+    assert marks.ask_again("-+=yA ") == "-+=ZA "
+    assert marks.ask_anew("-+=yA ") == "A+=ZA "
+    assert marks.can_be_put_off("Y")
+    assert not marks.can_be_put_off("Z")
 
 
 def test_what_cannot_start_is_refused_with_the_field() -> None:
