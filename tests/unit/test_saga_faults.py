@@ -52,6 +52,24 @@ def test_what_was_refused_in_passing_and_then_not_answered_has_timed_out() -> No
     assert (saga.code, saga.message) == ("timed_out", "1 of 1 commands were not answered in time")
 
 
+def test_why_a_command_was_refused_is_not_forgotten_when_another_is_accepted() -> None:
+    world = shop()
+    world.place("o-1", **order(A=1, B=1))
+    settle_but(world, "inventory")
+    for wait in (TIMEOUT_MS, 2 * TIMEOUT_MS):  # the third attempt is the last
+        world.tick(wait)
+        settle_but(world, "inventory")
+    world.broken = {"ReserveStock"}
+    world.deliver(("inventory", b"A"))
+    world.broken = set()
+    world.deliver(("inventory", b"B"))
+    settle_but(world, "inventory")
+    assert world.saga("o-1").steps[1].answers == "a+"
+    world.tick(4 * PAUSE_MS)
+    settle_but(world, "inventory")
+    assert world.saga("o-1").code == "internal_error"
+
+
 def test_a_pause_does_not_put_off_what_is_due_for_others() -> None:
     world = shop()
     world.place("o-1", **order(A=1, B=1))

@@ -59,6 +59,17 @@ def test_what_was_refused_after_it_was_given_up_is_asked_under_a_new_id_too() ->
     assert not reserved(world)
 
 
+def test_after_the_last_id_the_first_is_asked_again() -> None:
+    world = unreleased()
+    first = "undo-reserveInventory.0A"
+    for _ in range(4):
+        assert asked(world, "inventory").count(first) == 1
+        world.send(command("o-1", "RetrySaga", by="ann"))
+        drain(world)
+    assert asked(world, "inventory").count(first) == 2
+    assert world.saga("o-1").status is SagaStatus.NEEDS_OPERATOR
+
+
 def test_a_late_success_counts_also_while_another_step_is_undone_again() -> None:
     world = shop()
     world.place("o-1", **order("tok_refund_down"))
