@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from orderflow.placing import OrderClient, Placed, Placement, order_command
 from runtime import kafka
@@ -236,6 +237,46 @@ def test_an_appointment_survives_its_processor_and_takes_effect_once(
             # Three attempts: two appointments to ask again, each once, and one to give up.
             assert attempts(stack, saga_id + suffix) == [2, 3]
         assert {sagas[one].status for one in others} == {SagaStatus.COMPLETED}
+
+
+def test_a_reactor_whose_transactions_are_fenced_misses_no_event(stack: SagaStack) -> None:
+    """An order of which one was missed would time out."""
+    stack.stock(A=100)
+    reactor = stack.roles["reactor"]
+    eventually(lambda: "reactor started as" in reactor.text())
+    name = re.findall(r"reactor started as (\S+)", reactor.text())[0]
+    config = kafka.transactional_producer(stack.settings, f"{stack.settings.topic_prefix}.{name}")
+    ids = [f"o-{number}" for number in range(60)]
+    for round_ in range(6):
+        send(stack, ids[round_::6], coordination="choreography", **order(A=1))
+        time.sleep(0.1 * round_)
+        with suppress(KafkaException):  # the reactor may fence it in turn
+            Producer(config).init_transactions(30)
+    eventually(lambda: ended(stack.settings, ids), timeout=60, every=0.5)
+    sagas = check_orders(stack.settings, stack.gateway, ids)
+    assert {sagas[one].status for one in ids} == {SagaStatus.COMPLETED}
+    assert "reacting again" in reactor.text()
+    assert events_behind(stack) == 0
+
+
+def events_behind(stack: SagaStack) -> int:
+    """Events that the reactor has not committed, once it had the time to."""
+    history = topics_of(stack.settings).history("saga")
+    last = {r.partition: r.offset for r in read_topic(stack.settings, history)}
+    group = f"{stack.settings.topic_prefix}.reactor"
+    consumer = Consumer(kafka.repeating_consumer(stack.settings, group))
+
+    def behind() -> int:
+        places = [TopicPartition(history, partition) for partition in last]
+        committed = consumer.committed(places, 10)
+        return sum(max(0, last[at.partition] + 1 - at.offset) for at in committed)
+
+    try:
+        with suppress(AssertionError):  # the caller says what is wrong with it
+            eventually(lambda: behind() == 0, timeout=10)
+        return behind()
+    finally:
+        consumer.close()
 
 
 def attempts(stack: SagaStack, saga_id: str) -> list[int]:

@@ -125,14 +125,14 @@ class World:
 
     # What a client does.
 
-    def send(self, command: OutgoingCommand) -> None:
-        """A client sends a command."""
+    def send(self, command: OutgoingCommand, *marks: tuple[str, bytes]) -> None:
+        """A client sends a command, with these headers."""
         correlation = (command.correlation_id or command.command_id).encode()
         self._enqueue(
             TOPICS.commands(command.aggregate),
             command.aggregate_id.encode(),
             command.value(),
-            [(headers.CORRELATION_ID, correlation)],
+            [(headers.CORRELATION_ID, correlation), *marks],
         )
 
     def place(self, order_id: str, **order: Any) -> None:
