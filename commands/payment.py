@@ -11,7 +11,6 @@ payment is captured at most once.
 from collections.abc import Mapping
 from typing import Final, assert_never
 
-import msgspec
 from pydantic import Field
 
 from commands.aggregate import Aggregate, Command, Decision, Loaded
@@ -253,8 +252,8 @@ def evolve(loaded: Loaded, event: PaymentEvent, at_ms: int) -> Loaded:
                 PaymentState(status, order_id, currency, amount, 0, 0, at_ms, at_ms, token)
             )
         case PaymentCaptured(amount, reference):
-            captured = _changed(payment, _status_captured(payment), at_ms, captured=amount)
-            return Loaded(msgspec.structs.replace(captured, reference=reference))
+            status = _status_captured(payment)
+            return Loaded(_changed(payment, status, at_ms, captured=amount, reference=reference))
         case PaymentFailed():
             return Loaded(_changed(payment, PaymentStatus.FAILED, at_ms))
         case PaymentRefundRequested():
@@ -273,8 +272,9 @@ def _changed(
     *,
     captured: int = 0,
     refunded: int = 0,
+    reference: str | None = None,
 ) -> PaymentState:
-    """The payment under another status, with these amounts added."""
+    """The payment under another status, with these amounts added; a reference stays once it is known."""
     return PaymentState(
         status,
         payment.order_id,
@@ -285,7 +285,7 @@ def _changed(
         payment.created_at_ms,
         at_ms,
         payment.token,
-        payment.reference,
+        reference or payment.reference,
     )
 
 

@@ -19,7 +19,6 @@ from commands.payment import RequestPayment, RequestRefund
 from commands.text import Text
 from commands.user import ValidateUser
 from sagas.definition import (
-    PASSING,
     Again,
     Answer,
     Done,
@@ -134,8 +133,8 @@ def _read_refund(answer: Answer) -> Reading:
         case "FailPayment":
             if answer.accepted:
                 return NothingToDo()
-            passing = answer.code in PASSING
-            return Again(answer.code or "", answer.message or "") if passing else Waiting()
+            reading = read_outcome(answer)
+            return reading if isinstance(reading, Again) else Waiting()
         case _:
             return Waiting()
 
