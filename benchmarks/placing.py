@@ -17,7 +17,7 @@ from benchmarks.roles import running
 from commands.inventory import RegisterItem
 from commands.user import RegisterUser
 from orderflow.commanding import outgoing
-from orderflow.placing import AsyncOrderClient, Placed
+from orderflow.placing import SAGA_OF, AsyncOrderClient, Placed
 from runtime import kafka, topic_admin
 from runtime.client import CommandClient
 from runtime.embedded.ports import free_port
@@ -37,7 +37,6 @@ ROLES: Final = (
     ("processors", "reactor"),
     ("payments",),
 )
-COORDINATIONS: Final[tuple[Coordination, ...]] = ("orchestration", "choreography")
 HOT: Final = "sku-hot"
 
 
@@ -141,7 +140,7 @@ def figures(environment: Mapping[str, str], count: int) -> dict[str, float]:
     """All figures of both ways, in turn; and whether cost grows with what was before."""
     found: dict[str, float] = {}
     with shop(environment) as settings:
-        for coordination in COORDINATIONS:
+        for coordination in SAGA_OF:
             place(settings, coordination, count // 4, AT_ONCE)  # warms up
             before = volume(settings)
             rate, _ = place(settings, coordination, count, AT_ONCE)

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,11 @@ from schemas.records import EventRecord, decode_event
 from schemas.saga import SagaStatus
 from tests.support.commanding import eventually
 from tests.support.saga_invariants import ENDINGS, check_orders, ended
-from tests.support.sagas import SagaStack, order, saga_stack
+from tests.support.sagas import COORDINATIONS, SagaStack, order, saga_stack
 from tests.support.topics import read_topic
 
 TOKENS = ("tok_approve", "tok_decline", "tok_slow_400", "tok_approve", "tok_drop", "tok_flaky")
 STEPS = ("validateUser", "reserveInventory", "processPayment", "createOrder")
-COORDINATIONS: tuple[Coordination, ...] = ("orchestration", "choreography")
 TURNS = ("payments", "gateway", "sagas", "reactor", "commands")
 ORDERS = 84
 RUNS: list[tuple[str, Coordination]] = [
@@ -256,11 +255,11 @@ def test_a_reactor_whose_transactions_are_fenced_misses_no_event(stack: SagaStac
     sagas = check_orders(stack.settings, stack.gateway, ids)
     assert {sagas[one].status for one in ids} == {SagaStatus.COMPLETED}
     assert "reacting again" in reactor.text()
-    assert events_behind(stack) == 0
+    until_all_is_reacted_to(stack)
 
 
-def events_behind(stack: SagaStack) -> int:
-    """Events that the reactor has not committed, once it had the time to."""
+def until_all_is_reacted_to(stack: SagaStack) -> None:
+    """Until the reactor has committed every event; fails the test if it does not."""
     history = topics_of(stack.settings).history("saga")
     last = {r.partition: r.offset for r in read_topic(stack.settings, history)}
     group = f"{stack.settings.topic_prefix}.reactor"
@@ -271,12 +270,8 @@ def events_behind(stack: SagaStack) -> int:
         committed = consumer.committed(places, 10)
         return sum(max(0, last[at.partition] + 1 - at.offset) for at in committed)
 
-    try:
-        with suppress(AssertionError):  # the caller says what is wrong with it
-            eventually(lambda: behind() == 0, timeout=10)
-        return behind()
-    finally:
-        consumer.close()
+    with closing(consumer):
+        eventually(lambda: behind() == 0, timeout=10)
 
 
 def attempts(stack: SagaStack, saga_id: str) -> list[int]:

@@ -18,7 +18,6 @@ from orderflow.cli.exits import Exit
 from orderflow.placing import NotPlaced, OrderClient, Placed, Placement, StillRunning
 from orderflow.shop.check import Difference, differences
 from orderflow.shop.placed_truth import PlacedTruth, order_differences, placed_truth
-from orderflow.shop.retail_file import COLUMNS
 from readmodels import Queries
 from runtime.client import CommandClient
 from runtime.embedded import ServersAddress
@@ -29,7 +28,8 @@ from schemas.saga import SagaState, SagaStatus
 from tests.support.commanding import command
 from tests.support.invariants import check_log
 from tests.support.processes import RoleProcess
-from tests.support.sagas import SagaStack, order, saga_stack
+from tests.support.retail import written
+from tests.support.sagas import COORDINATIONS, SagaStack, order, saga_stack
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,6 @@ MANY = 250
 OPENING = 60
 DECLINED = 0.2
 FEW = 10
-COORDINATIONS: tuple[Coordination, ...] = ("orchestration", "choreography")
 
 
 @pytest.fixture(scope="module", params=COORDINATIONS)
@@ -75,13 +74,11 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             price = random.choice(["2.55", "0.0", "0.125", "16.95"])
             rows.append((invoice, random.choice(codes), pieces, price, customer))
     rows += [("540000", f"W{n}", 1 + n % 3, "1.25", "14911") for n in range(MANY)]
-    path = tmp_path_factory.mktemp("retail") / "retail.csv"
-    written = [
+    lines = [
         f"{invoice},{code},WHITE LANTERN,{pieces},2010-12-01T08:26:00,{price},{customer},France"
         for invoice, code, pieces, price, customer in rows
     ]
-    path.write_text("\n".join([",".join(COLUMNS), *written]) + "\n")
-    return path
+    return written(tmp_path_factory.mktemp("retail"), *lines)
 
 
 def run(stack: SagaStack, file: Path, *more: str, code: Exit = Exit.OK) -> dict[str, Any]:

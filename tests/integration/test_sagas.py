@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
@@ -33,12 +33,11 @@ from sagas.create_order import Coordination
 from tests.support.commanding import command, eventually
 from tests.support.processes import RoleProcess
 from tests.support.saga_invariants import check_orders, ended
-from tests.support.sagas import SagaStack, order, saga_stack
+from tests.support.sagas import COORDINATIONS, SagaStack, order, saga_stack
 from tests.support.topics import read_topics
 
 MANY = 300
 RESERVED = ("reserveInventory",)
-COORDINATIONS: tuple[Coordination, ...] = get_args(Coordination)
 
 
 @pytest.fixture(scope="module")

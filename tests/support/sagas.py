@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orderflow.placing import SAGA_OF
 from runtime import topic_admin
 from runtime.client import CommandClient
 from runtime.embedded import ServersAddress
 from runtime.settings import Settings
+from sagas.create_order import Coordination
 from tests.support.commanding import command
 from tests.support.gateway import GatewayProcess
 from tests.support.processes import RoleProcess, environment
+
+COORDINATIONS: tuple[Coordination, ...] = tuple(SAGA_OF)
 
 READY_WITHIN_S = 120.0
 """For the first command of a test: its processes have to start first, on a machine that may be busy."""

@@ -3,7 +3,6 @@ oddity."""
 
 from __future__ import annotations
 
-import gzip
 from collections import Counter
 from pathlib import Path
 
@@ -16,15 +15,7 @@ from orderflow.shop.retail_file import COLUMNS, NotOnlineRetail, pence_of
 from orderflow.shop.retail_truth import truth_of
 from schemas.ids import is_id
 from schemas.rejections import Code
-
-GOOD = "536365,85123A,WHITE HEART,6,2010-12-01T08:26:00,2.55,17850,United Kingdom"
-
-
-def written(tmp_path: Path, *rows: str, packed: bool = False) -> Path:
-    text = "\n".join([",".join(COLUMNS), *rows]) + "\n"
-    path = tmp_path / ("retail.csv.gz" if packed else "retail.csv")
-    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
-    return path
+from tests.support.retail import GOOD, written
 
 
 def planned(path: Path) -> list[PlannedCommand]:

@@ -14,18 +14,12 @@ from orderflow.shop.expectation import expect
 from orderflow.shop.placed_report import placing_report
 from orderflow.shop.placed_truth import placed_truth
 from orderflow.shop.planned import ExpectedOrder, ExpectedStock
-from orderflow.shop.retail_file import COLUMNS, NotOnlineRetail
+from orderflow.shop.retail_file import NotOnlineRetail
 from orderflow.shop.retail_orders import RetailOrders, read_orders
 from orderflow.shop.retail_placing import Endings, Way, is_declined, registrations
+from tests.support.retail import GOOD, written
 
-GOOD = "536365,85123A,WHITE HEART,6,2010-12-01T08:26:00,2.55,17850,United Kingdom"
 WAY = Way(opening_stock=50, declined=0.1, coordination="orchestration", at_once=10, timeout=60)
-
-
-def written(tmp_path: Path, *rows: str) -> Path:
-    path = tmp_path / "retail.csv"
-    path.write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
-    return path
 
 
 def lines_of(orders: RetailOrders) -> dict[str, list[tuple[str, int, int]]]:
