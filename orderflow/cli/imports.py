@@ -1,7 +1,9 @@
 """`orderflow import`: orders of other systems, through the commands like everybody's."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,14 +12,15 @@ import typer
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, money, print_json, table
+from orderflow.cli.place import CoordinationOption
 from orderflow.cli.progress import Bars, progress_bars
 from orderflow.cli.shown import show_differences, show_rejections
 from orderflow.lag import wait_for_views
-from orderflow.shop.check import Difference, differences
+from orderflow.shop.check import Difference, Progress, differences
 from orderflow.shop.feeder import Feeder, FeedReport
 from orderflow.shop.online_retail import CURRENCY, RetailPlan
 from orderflow.shop.placed_report import PlacingReport, placing_report
-from orderflow.shop.placed_truth import PlacedTruth, order_differences, placed_truth
+from orderflow.shop.placed_truth import order_differences, placed_truth
 from orderflow.shop.planned import ExpectedViews
 from orderflow.shop.retail_orders import RetailOrders, read_orders
 from orderflow.shop.retail_placing import Endings, Way, place_all, registrations
@@ -26,18 +29,13 @@ from readmodels import Queries
 from runtime import topic_admin
 from runtime.client import CommandClient
 from runtime.settings import Settings
-from sagas.create_order import Coordination
 from schemas.money import MAX_QUANTITY
 
 VIEWS_WITHIN_S: Final = 300.0
 
+Compare = Callable[[Queries, Progress], list[Difference]]
+
 app = typer.Typer(help="Bring orders of other systems in.", no_args_is_help=True)
-
-
-@app.callback()
-def group() -> None:
-    """Bring orders of other systems in."""
-    # Without a callback Typer would make the only command the whole group.
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,7 @@ def online_retail(
             wait_for_views(settings, VIEWS_WITHIN_S, step.update)
         with bars.step("Reading the file on its own") as step:
             truth = truth_of(file)
-        wrong = _reconcile(settings, truth, bars)
+        wrong = _reconcile(settings, bars, "Reconciling", partial(differences, truth))
     report = _report(plan, fed, truth, wrong, time.monotonic() - began)
     if output is Output.JSON:
         print_json(report)
@@ -117,11 +115,9 @@ def _feed(settings: Settings, plan: RetailPlan, timeout: float, bars: Bars) -> F
             return Feeder(client, timeout, told).feed(plan.commands(at_row))
 
 
-def _reconcile(settings: Settings, truth: ExpectedViews, bars: Bars) -> list[Difference]:
-    with bars.step("Reconciling") as step, Queries(settings) as queries:
-        return differences(
-            truth, queries, lambda done, of: step.update(f"{done:,} of {of:,}", done / of)
-        )
+def _reconcile(settings: Settings, bars: Bars, what: str, compare: Compare) -> list[Difference]:
+    with bars.step(what) as step, Queries(settings) as queries:
+        return compare(queries, lambda done, of: step.update(f"{done:,} of {of:,}", done / of))
 
 
 def _report(
@@ -178,9 +174,6 @@ Pieces = Annotated[
 Share = Annotated[
     float, typer.Option(min=0, max=1, help="Share of the orders whose payment is declined.")
 ]
-Services = Annotated[
-    Coordination, typer.Option(help="One saga, or services that react to each other.")
-]
 Limit = Annotated[
     int | None, typer.Option(min=1, metavar="INVOICES", help="Only the file's first so many.")
 ]
@@ -192,7 +185,7 @@ def place_online_retail(
     *,
     opening_stock: Pieces = 2_000,
     declined: Share = 0.05,
-    coordination: Services = "orchestration",
+    coordination: CoordinationOption = "orchestration",
     limit: Limit = None,
     at_once: Annotated[int, typer.Option(min=1, help="Orders under way at a time.")] = 200,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for an order.")] = 300.0,
@@ -217,8 +210,11 @@ def place_online_retail(
             wait_for_views(settings, VIEWS_WITHIN_S, step.update)
         with bars.step("Reading the file on its own") as step:
             truth = placed_truth(file, endings.placed, opening_stock, limit)
-        wrong = _reconcile(settings, truth.views, bars)
-        wrong += _reconcile_orders(settings, truth, endings, bars)
+        by_order = partial(order_differences, truth, endings.placements)
+        wrong = [
+            *_reconcile(settings, bars, "Reconciling", partial(differences, truth.views)),
+            *_reconcile(settings, bars, "Reconciling line by line", by_order),
+        ]
     report = placing_report(orders, way, endings, truth, wrong)
     if output is Output.JSON:
         print_json(report)
@@ -249,18 +245,6 @@ def _place(settings: Settings, orders: RetailOrders, way: Way, bars: Bars) -> En
             lambda so_far: step.update(
                 f"{so_far}, {so_far.rate:,.0f}/s", so_far.ended / len(orders.orders)
             ),
-        )
-
-
-def _reconcile_orders(
-    settings: Settings, truth: PlacedTruth, endings: Endings, bars: Bars
-) -> list[Difference]:
-    with bars.step("Reconciling line by line") as step, Queries(settings) as queries:
-        return order_differences(
-            truth,
-            endings.placements,
-            queries,
-            lambda done, of: step.update(f"{done:,} of {of:,}", done / of),
         )
 
 

@@ -13,6 +13,11 @@ from schemas.ids import is_id
 
 LINE: Final = "SKU:QUANTITY:UNIT_PRICE"
 
+CoordinationOption = Annotated[
+    Coordination, typer.Option(help="One saga, or services that react to each other.")
+]
+"""How the services work together on an order, as an option of a command."""
+
 
 def place_order(
     order_id: Annotated[
@@ -25,9 +30,7 @@ def place_order(
     payment_token: Annotated[
         str, typer.Option(help="Payment method, as the gateway knows it; see docs/PAYMENTS.md.")
     ] = "tok_approve",
-    coordination: Annotated[
-        Coordination, typer.Option(help="One saga, or services that react to each other.")
-    ] = "orchestration",
+    coordination: CoordinationOption = "orchestration",
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the end.")] = 30.0,
     correlation_id: Annotated[
         str | None, typer.Option(help="Id of the conversation; the order's id if left out.")

@@ -1,7 +1,7 @@
 """Compares what the views say with what they have to say. Reads through the public queries, like anybody."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,6 +10,9 @@ from readmodels import Queries
 
 TOLD_EVERY: Final = 100
 TOP: Final = 50
+
+Progress = Callable[[int, int], None]
+"""Hears how many of how many were looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +37,29 @@ class _Sums:
 def differences(
     expected: ExpectedViews,
     queries: Queries,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> list[Difference]:
     """Every order, every user's sums, every SKU's stock, and who is on top; empty when all is
     right.
 
     Raises RedisError. ``on_progress``: how many of how many were looked at.
     """
-    found: list[Difference] = []
     sums = _sums(expected)
     total = len(expected.orders) + len(sums) + len(expected.stock)
-    for number, some in enumerate(_looked_at(expected, sums, queries), start=1):
+    found = collected(_looked_at(expected, sums, queries), total, on_progress)
+    return [*found, *_top(sums, queries)]
+
+
+def collected(
+    looked_at: Iterable[Iterable[Difference]], total: int, on_progress: Progress | None
+) -> list[Difference]:
+    """What was found in each of ``total`` things; tells how far it has come, now and then."""
+    found: list[Difference] = []
+    for number, some in enumerate(looked_at, start=1):
         found += some
         if on_progress is not None and (number % TOLD_EVERY == 0 or number == total):
             on_progress(number, total)
-    return [*found, *_top(sums, queries)]
+    return found
 
 
 def _sums(expected: ExpectedViews) -> dict[str, _Sums]:

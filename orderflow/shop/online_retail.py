@@ -81,6 +81,11 @@ def user_of(customer: str) -> str:
     return customer or GUEST
 
 
+def name_of(user: str) -> str:
+    """The name under which a user is registered: the file has none."""
+    return "Guest" if user == GUEST else f"Customer {user}"
+
+
 class RetailPlan:
     """Turns the file into commands. ``withheld`` counts the reservations of refused orders not sent."""
 
@@ -174,8 +179,8 @@ class RetailPlan:
 
 
 def _register_user(user: str, row: Row) -> PlannedCommand:
-    name = "Guest" if user == GUEST else f"Customer {user}"
-    return _planned(RegisterUser, "user", user, {"name": name}, time_of(row), "user", user)
+    data = {"name": name_of(user)}
+    return _planned(RegisterUser, "user", user, data, time_of(row), "user", user)
 
 
 def _pieces_by_sku(rows: list[Row]) -> dict[str, int | str]:

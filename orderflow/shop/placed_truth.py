@@ -1,33 +1,31 @@
 """What the views must say after the orders of an Online Retail file were placed: from the file, and from
 what `place_order` answered, alone.
 
-Independent on purpose: no plan, no command, no saga and no event is looked at, and the rules of
-what can be ordered are written out here a second time. Stock is not simulated: which orders found
+Independent on purpose: no plan, no command, no saga and no event is looked at; what can be ordered
+is said by retail_truth, which writes the rules out a second time. Stock is not simulated: which orders found
 none is the sagas' to say, and what follows from it for every SKU and user is added up here. Pure
 but for reading the file, and for asking the views.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from orderflow.placing import Placed, Placement, StillRunning
-from orderflow.shop.check import Difference
+from orderflow.shop.check import Difference, Progress, collected
 from orderflow.shop.planned import ExpectedOrder, ExpectedStock, ExpectedViews
-from orderflow.shop.retail_file import pence_of, quantity_of, read_rows
+from orderflow.shop.retail_truth import (
+    CURRENCY,
+    MOST_LINES,
+    Wanted,
+    good_line,
+    pence_of,
+    raw_rows,
+    usable_id,
+    whole,
+)
 from readmodels import Queries
-from schemas.ids import is_id
-
-MOST_PIECES: Final = 1_000_000
-MOST_PENCE: Final = 1_000_000_000
-MOST_LINES: Final = 1_000
-CURRENCY: Final = "GBP"
-TOLD_EVERY: Final = 100
-
-Wanted = tuple[str, int, int]
-"""SKU, pieces, pence of one piece."""
 
 
 @dataclass(slots=True)
@@ -53,10 +51,7 @@ class PlacedTruth:
 def placed_truth(
     path: Path, placed: Collection[str], opening_stock: int, limit: int | None = None
 ) -> PlacedTruth:
-    """As the views must stand when of the file's first ``limit`` invoices these were placed.
-
-    Raises NotOnlineRetail.
-    """
+    """As the views must stand when of the file's first ``limit`` invoices these were placed."""
     truth = PlacedTruth()
     reserved: Counter[str] = Counter()
     for number, invoice in _invoices(path, limit).items():
@@ -76,16 +71,16 @@ def placed_truth(
 def _invoices(path: Path, limit: int | None) -> dict[str, _Invoice]:
     """Of each invoice the good lines; its customer is the first line's, good or not."""
     found: dict[str, _Invoice] = {}
-    for row in read_rows(path):
-        if row.invoice not in found:
+    for row in raw_rows(path):
+        number = row["InvoiceNo"]
+        if number not in found:
             if limit is not None and len(found) == limit:
                 continue
-            found[row.invoice] = _Invoice(row.customer or "guest")
-        pieces, pence = quantity_of(row.quantity), pence_of(row.unit_price)
-        if not (isinstance(pieces, int) and isinstance(pence, int) and is_id(row.stock_code)):
-            continue
-        if 1 <= pieces <= MOST_PIECES and 0 <= pence <= MOST_PENCE:
-            found[row.invoice].lines.append((row.stock_code, pieces, pence))
+            found[number] = _Invoice(row["CustomerID"] or "guest")
+        pieces, pence = whole(row["Quantity"]), pence_of(row["UnitPrice"])
+        line = good_line(row["StockCode"], pieces, pence)
+        if line is not None:
+            found[number].lines.append(line)
     return found
 
 
@@ -94,8 +89,8 @@ def _can_be_asked(number: str, invoice: _Invoice) -> bool:
     return (
         not goods_back
         and 1 <= len(invoice.lines) <= MOST_LINES
-        and is_id(number)
-        and is_id(invoice.user)
+        and usable_id(number)
+        and usable_id(invoice.user)
     )
 
 
@@ -114,7 +109,7 @@ def order_differences(
     truth: PlacedTruth,
     placements: Mapping[str, Placement],
     queries: Queries,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> list[Difference]:
     """What `check.differences` does not look at: the lines of each placed order, that no other order is
     there, the money of all users together, and that nothing was promised twice.
@@ -122,11 +117,12 @@ def order_differences(
     Payments are in no view, so they are not compared here; who wants to know reads their log. Raises
     RedisError.
     """
-    found = [*_not_asked(truth, placements), *_oversold(truth)]
-    for number, (order_id, placement) in enumerate(placements.items(), start=1):
-        found += _order(order_id, placement, truth, queries)
-        if on_progress is not None and (number % TOLD_EVERY == 0 or number == len(placements)):
-            on_progress(number, len(placements))
+    each = (_order(key, placement, truth, queries) for key, placement in placements.items())
+    found = [
+        *_not_asked(truth, placements),
+        *_oversold(truth),
+        *collected(each, len(placements), on_progress),
+    ]
     spent = _spent(truth, queries)
     if spent != truth.amount:
         found.append(Difference("all users", f"spent {CURRENCY}", truth.amount, spent))

@@ -81,21 +81,21 @@ def _add(found: RetailOrders, rows: list[Row]) -> None:
     if is_return(order_id):
         found.left_out[OF_A_RETURN] += len(rows)
         return
-    lines: list[Line] = []
-    described: dict[str, str] = {}
+    described: list[tuple[Line, str]] = []
     for row in rows:
         match _line(row):
             case Line() as line:
-                lines.append(line)
-                if row.description.strip():
-                    described.setdefault(line.sku, row.description.strip()[:LONGEST_DESCRIPTION])
+                text = row.description.strip()[:LONGEST_DESCRIPTION]
+                described.append((line, text or NO_DESCRIPTION))
             case reason:
                 found.left_out[reason] += 1
-    if not (is_id(order_id) and is_id(user_id) and len(lines) <= MAX_LINES):
-        found.left_out[OF_NO_ORDER] += len(lines)
-    elif lines:
-        found.orders.append(RetailOrder(order_id, user_id, tuple(lines)))
-        _describe(found.descriptions, lines, described)
+    if not (is_id(order_id) and is_id(user_id) and len(described) <= MAX_LINES):
+        found.left_out[OF_NO_ORDER] += len(described)
+    elif described:
+        found.orders.append(RetailOrder(order_id, user_id, tuple(line for line, _ in described)))
+        for line, text in described:
+            if found.descriptions.get(line.sku, NO_DESCRIPTION) == NO_DESCRIPTION:
+                found.descriptions[line.sku] = text
 
 
 def _line(row: Row) -> Line | str:
@@ -110,9 +110,3 @@ def _line(row: Row) -> Line | str:
         )
     except ValidationError as refusal:
         return str(refusal.errors(include_url=False)[0]["loc"][0])
-
-
-def _describe(descriptions: dict[str, str], lines: list[Line], described: dict[str, str]) -> None:
-    for line in lines:
-        if descriptions.get(line.sku, NO_DESCRIPTION) == NO_DESCRIPTION:
-            descriptions[line.sku] = described.get(line.sku, NO_DESCRIPTION)

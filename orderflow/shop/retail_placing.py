@@ -15,7 +15,7 @@ from typing import Final, assert_never
 from commands.inventory import RegisterItem
 from commands.user import RegisterUser
 from orderflow.placing import AsyncOrderClient, NotPlaced, Placed, Placement, StillRunning
-from orderflow.shop.online_retail import CURRENCY, GUEST, LOW_STOCK, command_id
+from orderflow.shop.online_retail import CURRENCY, LOW_STOCK, command_id, name_of
 from orderflow.shop.planned import PlannedCommand
 from orderflow.shop.retail_orders import RetailOrder, RetailOrders
 from runtime.settings import Settings
@@ -86,7 +86,7 @@ def is_declined(order_id: str, share: float) -> bool:
 def registrations(orders: RetailOrders, way: Way) -> Iterator[PlannedCommand]:
     """Every user who orders, and every SKU with so many pieces."""
     for user_id in orders.users:
-        user = RegisterUser(name="Guest" if user_id == GUEST else f"Customer {user_id}")
+        user = RegisterUser(name=name_of(user_id))
         yield PlannedCommand("user", user_id, "RegisterUser", user, command_id("user", user_id))
     for sku, description in orders.descriptions.items():
         item = RegisterItem(

@@ -8,6 +8,7 @@ import csv
 import gzip
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -21,11 +22,13 @@ MOST_PIECES: Final = 1_000_000
 MOST_PENCE: Final = 1_000_000_000
 MOST_LINES: Final = 1_000
 MOST_MONEY: Final = 2**53 - 1
+CURRENCY: Final = "GBP"
 LONDON: Final = ZoneInfo("Europe/London")
 
-_usable_id = re.compile(
-    r"(?=.{1,128}\Z)[A-Za-z0-9]([A-Za-z0-9 ._:@+-]*[A-Za-z0-9._:@+-])?"
-).fullmatch
+_id = re.compile(r"(?=.{1,128}\Z)[A-Za-z0-9]([A-Za-z0-9 ._:@+-]*[A-Za-z0-9._:@+-])?").fullmatch
+
+Wanted = tuple[str, int, int]
+"""SKU, pieces, pence of one piece."""
 
 
 @dataclass(slots=True)
@@ -45,25 +48,24 @@ def truth_of(path: Path) -> ExpectedViews:
     stock: Counter[str] = Counter()
     seen_users: set[str] = set()
     seen_skus: set[str] = set()
-    with _open_text(path) as file:
-        for row in csv.DictReader(file):
-            number, sku, user = row["InvoiceNo"], row["StockCode"], row["CustomerID"] or "guest"
-            seen_users.add(user)
-            seen_skus.add(sku)
-            pieces = _whole(row["Quantity"])
-            if number[:1] == "C":
-                if pieces is not None and 1 <= -pieces <= MOST_PIECES:
-                    stock[sku] -= pieces
-                continue
-            invoice = sold.setdefault(number, _Invoice(user, row["InvoiceDate"]))
-            if pieces is not None and 1 <= pieces <= MOST_PIECES:
-                stock[sku] += pieces  # the opening stock: what all sales will take
-            _add_line(invoice, sku, pieces, _pence(row["UnitPrice"]))
+    for row in raw_rows(path):
+        number, sku, user = row["InvoiceNo"], row["StockCode"], row["CustomerID"] or "guest"
+        seen_users.add(user)
+        seen_skus.add(sku)
+        pieces = whole(row["Quantity"])
+        if number[:1] == "C":
+            if pieces is not None and 1 <= -pieces <= MOST_PIECES:
+                stock[sku] -= pieces
+            continue
+        invoice = sold.setdefault(number, _Invoice(user, row["InvoiceDate"]))
+        if pieces is not None and 1 <= pieces <= MOST_PIECES:
+            stock[sku] += pieces  # the opening stock: what all sales will take
+        _add_line(invoice, sku, pieces, pence_of(row["UnitPrice"]))
     views = ExpectedViews()
-    views.users = {user for user in seen_users if _usable_id(user)}
+    views.users = {user for user in seen_users if usable_id(user)}
     for number, invoice in sold.items():
         _settle(views, stock, number, invoice)
-    views.stock = {sku: ExpectedStock(stock[sku]) for sku in seen_skus if _usable_id(sku)}
+    views.stock = {sku: ExpectedStock(stock[sku]) for sku in seen_skus if usable_id(sku)}
     return views
 
 
@@ -73,22 +75,29 @@ def _add_line(invoice: _Invoice, sku: str, pieces: int | None, pence: int | None
         invoice.unclear.add(sku)
     else:
         invoice.pieces[sku] += pieces
-    good_pieces = pieces is not None and 1 <= pieces <= MOST_PIECES
-    good_price = pence is not None and 0 <= pence <= MOST_PENCE
-    if good_pieces and good_price and _usable_id(sku):
-        invoice.pence += (pieces or 0) * (pence or 0)
-    else:
+    line = good_line(sku, pieces, pence)
+    if line is None:
         invoice.good = False
+    else:
+        invoice.pence += line[1] * line[2]
+
+
+def good_line(sku: str, pieces: int | None, pence: int | None) -> Wanted | None:
+    """The line, if it can be ordered."""
+    if pieces is None or pence is None:
+        return None
+    good = 1 <= pieces <= MOST_PIECES and 0 <= pence <= MOST_PENCE and usable_id(sku)
+    return (sku, pieces, pence) if good else None
 
 
 def _settle(views: ExpectedViews, stock: Counter[str], number: str, invoice: _Invoice) -> None:
     """A good invoice is an order and takes its pieces; any other changes nothing at all."""
     fits = invoice.lines <= MOST_LINES and invoice.pence <= MOST_MONEY
-    if not (invoice.good and fits and _usable_id(number) and _usable_id(invoice.user)):
+    if not (invoice.good and fits and usable_id(number) and usable_id(invoice.user)):
         return
     views.orders[number] = ExpectedOrder(
         user_id=invoice.user,
-        currency="GBP",
+        currency=CURRENCY,
         total=invoice.pence,
         lines=invoice.lines,
         created_at_ms=_epoch_ms(invoice.at),
@@ -98,11 +107,18 @@ def _settle(views: ExpectedViews, stock: Counter[str], number: str, invoice: _In
             stock[sku] -= pieces
 
 
-def _whole(text: str) -> int | None:
+def usable_id(text: str) -> bool:
+    """Whether an aggregate can have this id."""
+    return _id(text) is not None
+
+
+def whole(text: str) -> int | None:
+    """The number of pieces, if it is one."""
     return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else None
 
 
-def _pence(text: str) -> int | None:
+def pence_of(text: str) -> int | None:
+    """Pounds as pence, half a penny to the even one; None for what is no amount."""
     if not re.fullmatch(r"-?[0-9]{1,15}([.][0-9]{1,15})?", text):
         return None
     return int((Decimal(text) * 100).to_integral_value(ROUND_HALF_EVEN))
@@ -112,6 +128,12 @@ def _epoch_ms(text: str) -> int:
     local = datetime.fromisoformat(text)
     moment = local if local.tzinfo else local.replace(tzinfo=LONDON)
     return round(moment.timestamp() * 1000)
+
+
+def raw_rows(path: Path) -> Iterator[dict[str, str]]:
+    """Each line of the file, by the names of its columns."""
+    with _open_text(path) as file:
+        yield from csv.DictReader(file)
 
 
 def _open_text(path: Path) -> TextIO:
