@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from orderflow.cli import (
     demo,
     doctor,
+    history,
     imports,
     place,
     query,
@@ -52,11 +53,13 @@ app.command("saga-processor", rich_help_panel="Run")(roles.saga_processor)
 app.command("reactor", rich_help_panel="Run")(roles.reactor)
 app.command("projector", rich_help_panel="Run")(roles.projector)
 app.command("payments", rich_help_panel="Run")(roles.payments)
+app.command("indexer", rich_help_panel="Run")(roles.indexer)
 app.command("gateway", rich_help_panel="Run")(roles.gateway)
 app.command("send", rich_help_panel="Use")(send.send)
 app.command("place-order", rich_help_panel="Use")(place.place_order)
 app.add_typer(query.app, name="query", rich_help_panel="Use")
 app.add_typer(imports.app, name="import", rich_help_panel="Use")
+app.command("history", rich_help_panel="Operate")(history.history)
 app.add_typer(sagas.app, name="sagas", rich_help_panel="Operate")
 app.command("rebuild", rich_help_panel="Operate")(rebuild.rebuild)
 app.add_typer(topics.app, name="topics", rich_help_panel="Operate")

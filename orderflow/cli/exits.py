@@ -14,6 +14,14 @@ import typer
 from confluent_kafka import KafkaError, KafkaException
 from rich.markup import escape
 
+from eventstore import (
+    EventStoreError,
+    IndexStalled,
+    ReplayStalled,
+    StreamNotFound,
+    UnknownStream,
+    VersionNotFound,
+)
 from orderflow.cli.output import errors
 from orderflow.servers import ServersNotFound
 from orderflow.shop.retail_file import NotOnlineRetail
@@ -83,6 +91,9 @@ EXPECTED: Final = (
     LockLost,
     Stalled,
     MemoryLost,
+    EventStoreError,
+    IndexStalled,
+    ReplayStalled,
     OutcomeTimeout,
     NotDelivered,
     CommandTooLarge,
@@ -109,6 +120,16 @@ def explain(error: BaseException) -> Failure:
             return Failure(Exit.NO, "another rebuild runs", "Wait for it; it ends by itself.")
         case RebuildFailed() | LockLost() | Stalled() | MemoryLost():
             return Failure(Exit.NO, str(error), "The views that were live serve on. Rebuild again.")
+        case StreamNotFound() | VersionNotFound():
+            return Failure(
+                Exit.NO, str(error), "`orderflow history AGGREGATE ID` shows what there is."
+            )
+        case UnknownStream():
+            return Failure(Exit.USAGE, str(error), "`orderflow history --help` has an example.")
+        case EventStoreError():
+            return Failure(Exit.NO, str(error), _DOCTOR)
+        case IndexStalled() | ReplayStalled():
+            return Failure(Exit.TIMEOUT, str(error), _DOCTOR)
         case EmbeddedServerError():
             return Failure(Exit.UNREACHABLE, str(error), _DOCTOR)
         case KafkaException():

@@ -8,7 +8,7 @@ import typer
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, print_json
-from orderflow.cli.progress import progress_bars, rebuild_reporter
+from orderflow.cli.progress import progress_bars, progress_reporter
 from orderflow.cli.shown import RebuildAnswer, show_rebuild
 from readmodels import rebuild as rebuild_views
 from readmodels.views import VIEWS
@@ -27,7 +27,7 @@ def rebuild(
     settings = connected()
     logging.getLogger("readmodels").setLevel(logging.WARNING)
     with progress_bars() as bars, bars.step("Rebuilding from offset zero") as step:
-        report = RebuildAnswer.of(rebuild_views(settings, view or None, rebuild_reporter(step)))
+        report = RebuildAnswer.of(rebuild_views(settings, view or None, progress_reporter(step)))
     if output is Output.JSON:
         print_json(report)
     else:

@@ -13,6 +13,7 @@ import pytest
 from commands import by_name
 from commands.inventory import AdjustStock, RegisterItem
 from commands.payment import FailPayment, RequestPayment, RequestRefund
+from commands.stream import AppendEvents, NewEvent
 from commands.user import DeactivateUser, RegisterUser
 from orderflow import schema_files
 from orderflow.reference import UnknownTable, with_tables
@@ -43,6 +44,13 @@ from tests.support.world import World
 TOPICS = Topics("shop", partitions=1)
 PLAN = ShopPlan(orders=60, users=8, skus=6, bad_share=0.3, seed=11)
 NEVER_IN_THE_SHOP = (
+    PlannedCommand(
+        "stream",
+        "x",
+        "AppendEvents",
+        AppendEvents(events=(NewEvent(type="CarrierNotified", data={"carrier": "x"}),)),
+        "x-0",
+    ),
     PlannedCommand("user", "x", "RegisterUser", RegisterUser(name="X"), "x-1"),
     PlannedCommand("user", "x", "DeactivateUser", DeactivateUser(reason="left"), "x-2"),
     PlannedCommand("inventory", "x", "RegisterItem", RegisterItem(description="X"), "x-3"),
