@@ -14,10 +14,13 @@ from typer.testing import CliRunner
 
 from orderflow.cli import app
 from orderflow.cli.exits import Exit
+from runtime.client import CommandClient
 from runtime.embedded import ServersAddress
-from tests.support.commanding import eventually
+from runtime.settings import Settings
+from tests.support.commanding import command, eventually
 from tests.support.pages import carry_out
 from tests.support.processes import environment
+from tests.support.sagas import READY_WITHIN_S
 from tests.support.up import Up
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +35,9 @@ def env(
     """Environment of a running pipeline; `orderflow` and `python` are those of the tests."""
     folder = tmp_path_factory.mktemp("page")
     env = environment(servers, f"t{uuid.uuid4().hex[:12]}", folder / ".orderflow")
-    with Up(env, folder / "up.log"):
+    settings = Settings.model_validate(env)
+    with Up(env, folder / "up.log"), CommandClient(settings) as client:
+        client.execute(command("first", "RegisterUser", name="First"), READY_WITHIN_S)
         yield {**env, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
 
 
