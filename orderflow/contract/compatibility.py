@@ -109,25 +109,26 @@ class _Check:
     def _fields_fit(self, writer: Schema, reader: Schema, at: str) -> Iterator[str]:
         written, known = writer.get("properties", {}), reader.get("properties", {})
         always, wanted = set(writer.get("required", ())), set(reader.get("required", ()))
-        closed = reader.get("additionalProperties") is False
+        other = reader.get("additionalProperties")
+        closed = other is False
         for name in written:
             there = f"{at}.{name}".lstrip(".")
             if name in known:
                 yield from self.fits(written[name], known[name], there)
                 if name not in always and name not in wanted:
                     yield from _same_default(written[name], known[name], there)
-            elif self._keep or closed:
-                yield (
-                    f"`{there}` is not known any more" if self._keep else f"`{there}` is not known"
-                )
+            elif isinstance(other, Mapping):
+                yield from self.fits(written[name], other, there)
+            elif closed or (self._keep and "properties" in reader):
+                yield f"`{there}` is not known{' any more' if self._keep else ''}"
         for name in sorted(wanted - always):
             yield f"`{f'{at}.{name}'.lstrip('.')}` is required, but need not be there"
-        free = writer.get("additionalProperties", False if written else {})
-        other = reader.get("additionalProperties", {})
-        if isinstance(free, Mapping) and isinstance(other, Mapping):
-            yield from self.fits(free, other, f"{at}.*".lstrip("."))
-        elif free is not False and other is False:
+        # A writer writes what it knows, so a schema that lists fields has no others.
+        free = writer.get("additionalProperties", "properties" not in writer)
+        if free is not False and closed:
             yield f"{_place(at)} takes no other fields"
+        elif free is not False and isinstance(other, Mapping):
+            yield from self.fits({} if free is True else free, other, f"{at}.*".lstrip("."))
 
 
 def _choices(schema: Schema, root: Schema, at: str) -> list[Schema]:
