@@ -7,11 +7,13 @@ letters. Payloads are the files of schemas/json, examples the golden files.
 import json
 import re
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from typing import Any, Final
 
 import yaml
 
 from commands.aggregate import Aggregate
+from orderflow.contract.golden import HEADERS
 from orderflow.contract.header_schemas import Schema
 from orderflow.contract.messages import RECORDS
 from orderflow.reference import sentence
@@ -73,7 +75,7 @@ def text_of(golden: Golden) -> str:
 def _info() -> Schema:
     return {
         "title": "orderflow",
-        "version": str(max(version_of(a.root_type) for a in AGGREGATES)) + ".0.0",
+        "version": version("orderflow"),
         "description": (
             "Orders, stock, payments and users over Kafka. Commands go in; events, states and outcomes "
             "come out, each exactly once. Read with isolation.level=read_committed; produce with Kafka's "
@@ -211,7 +213,7 @@ def _message(subject: type, file: str, headers: str, record: Golden, bindings: S
         "correlationId": {"location": "$message.header#/correlation-id"},
         "payload": _ref(file),
         "bindings": bindings,
-        "examples": [{"payload": record}],
+        "examples": [{"headers": dict(HEADERS), "payload": record}],
     }
 
 

@@ -28,12 +28,14 @@ from schemas.topics import Topics
 FOLDER: Final = "tests/golden"
 TOPICS: Final = Topics("orderflow", partitions=4)
 COMMAND_ID: Final = "web-8c1f"
-TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-_MARKS: Final[Headers] = [
-    (headers.CAUSATION_ID, COMMAND_ID.encode()),
-    (headers.TRACEPARENT, TRACE.encode()),
-    (headers.CORRELATION_ID, b"checkout-7"),
-]
+HEADERS: Final = {
+    headers.CAUSATION_ID: COMMAND_ID,
+    headers.TRACEPARENT: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    headers.CORRELATION_ID: "checkout-7",
+}
+"""Of each of them."""
+
+_MARKS: Final[Headers] = [(name, text.encode()) for name, text in HEADERS.items()]
 _AT: Final = Occurrence(f"{COMMAND_ID}:0", 1, NOON_MS, _MARKS)
 _KEY: Final = b"order-1"
 
