@@ -10,26 +10,33 @@ from readmodels import orders, sagas, stock, users
 from readmodels.keys import Keys
 from readmodels.records import Change
 from readmodels.steps import Steps
+from schemas.inventory import StockLevel
+from schemas.order import OrderState
+from schemas.saga import SagaState
 from schemas.topics import Topics
+from schemas.upcasting import Reader
+from schemas.user import UserState
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """A view reads the events topic of one aggregate; several views may read the same.
 
-    ``project``: aggregate id, version and state (JSON) → the row. ``apply`` brings rows into Redis.
+    ``states`` reads the aggregate's states of any version. ``project``: aggregate id, version and state
+    (JSON) → the row. ``apply`` brings rows into Redis.
     """
 
     name: str
     aggregate: str
+    states: Reader[Any]
     project: Callable[[str, int, bytes], Any]
     apply: Callable[[Keys, Iterable[Change[Any]]], Steps[None]]
 
 
-ORDERS: Final = View("orders", "order", orders.project, orders.apply)
-STOCK: Final = View("stock", "inventory", stock.project, stock.COLLECTION.apply)
-USERS: Final = View("users", "user", users.project, users.COLLECTION.apply)
-SAGAS: Final = View("sagas", "saga", sagas.project, sagas.COLLECTION.apply)
+ORDERS: Final = View("orders", "order", Reader(OrderState), orders.project, orders.apply)
+STOCK: Final = View("stock", "inventory", Reader(StockLevel), stock.project, stock.COLLECTION.apply)
+USERS: Final = View("users", "user", Reader(UserState), users.project, users.COLLECTION.apply)
+SAGAS: Final = View("sagas", "saga", Reader(SagaState), sagas.project, sagas.COLLECTION.apply)
 
 VIEWS: Final[tuple[View, ...]] = (ORDERS, STOCK, USERS, SAGAS)
 

@@ -24,7 +24,14 @@ from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas import headers
 from schemas.ids import end_key, reply_key
-from schemas.records import MAX_COMMAND_BYTES, CommandRecord, Outcome, decode_outcome, encode
+from schemas.records import (
+    FIRST_VERSION,
+    MAX_COMMAND_BYTES,
+    CommandRecord,
+    Outcome,
+    decode_outcome,
+    encode,
+)
 from schemas.saga import SagaEnd
 
 POLL_S: Final = 0.1
@@ -69,6 +76,7 @@ class OutgoingCommand:
     type: str
     data: bytes
     command_id: str
+    schema_version: int = FIRST_VERSION
     expected_version: int | None = None
     correlation_id: str | None = None
     occurred_at_ms: int | None = None
@@ -80,6 +88,7 @@ class OutgoingCommand:
                 type=self.type,
                 command_id=self.command_id,
                 data=msgspec.Raw(self.data),
+                schema_version=self.schema_version,
                 expected_version=self.expected_version,
             )
         )

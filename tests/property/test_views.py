@@ -145,7 +145,9 @@ class World:
                 if record.aggregate != view.aggregate:
                     continue
                 try:
-                    change = read(record.key_bytes, record.value, record.headers, view.project)
+                    change = read(
+                        record.key_bytes, record.value, record.headers, view.states, view.project
+                    )
                 except Unreadable:
                     continue
                 if change is not None:
@@ -330,7 +332,7 @@ def test_sagas_in_any_order_and_repeated_stand_once_where_the_newest_record_says
     _clear(world.client, world.settings.topic_prefix)
     keys = world.keys(SAGAS.name)
     for record in brought:
-        change = read(record.key_bytes, record.value, record.headers, SAGAS.project)
+        change = read(record.key_bytes, record.value, record.headers, SAGAS.states, SAGAS.project)
         assert change is not None
         drive(world.line, SAGAS.apply(keys, [change]))
 
