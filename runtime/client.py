@@ -267,8 +267,10 @@ class _Replies:
     def expect(self, key: bytes, decode: Decode[T]) -> Future[T]:
         """The future of a reply; who asks for the same meanwhile shares it."""
         with self._lock:
-            future, _ = self._waiting.setdefault(key, (Future(), decode))
-            return future
+            found = self._waiting.get(key)
+            if found is None or found[0].cancelled():  # who cancelled it need not have said so
+                found = self._waiting[key] = (Future(), decode)
+            return found[0]
 
     def forget(self, key: bytes) -> None:
         with self._lock:

@@ -191,8 +191,7 @@ class Bus:
         try:
             return await _of(future)
         finally:
-            if not future.done():
-                self._commands.forget(command)
+            _drop(future, partial(self._commands.forget, command))
 
     async def _follow(self, call: CommandCall[Any]) -> Placement:
         """Starts a saga and waits for its end. Who has taken its partition over does not know who waits, so
@@ -207,10 +206,8 @@ class Bus:
                 return refused(call.aggregate_id, outcome)
             return ended(call.aggregate_id, await _of(end))
         finally:
-            if not begun.done():
-                self._commands.forget(command)
-            if not end.done():
-                self._commands.unfollow(call.aggregate_id)
+            _drop(begun, partial(self._commands.forget, command))
+            _drop(end, partial(self._commands.unfollow, call.aggregate_id))
 
 
 async def _pass(middleware: Middleware, proceed: Proceed, call: Call) -> Any:
@@ -237,6 +234,14 @@ async def _of(future: Future[T]) -> T:
         if task is not None and task.cancelling():
             raise
         raise Unavailable("another call with the same command id has stopped waiting") from None
+
+
+def _drop(future: Future[Any], forget: Callable[[], None]) -> None:
+    """Nobody waits here any more. What has been answered is forgotten already, and its key may be another
+    call's by now.
+    """
+    if future.cancelled() or not future.done():
+        forget()
 
 
 def _outgoing(call: CommandCall[Any]) -> OutgoingCommand:

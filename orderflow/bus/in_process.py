@@ -92,8 +92,10 @@ class InProcess:
         self._pipeline.settle()
 
     def _expect(self, key: bytes, decode: Callable[[bytes], Any]) -> Future[Any]:
-        future, _ = self._waiting.setdefault(key, (Future(), decode))
-        return future
+        found = self._waiting.get(key)
+        if found is None or found[0].cancelled():
+            found = self._waiting[key] = (Future(), decode)
+        return found[0]
 
     def _drop(self, key: bytes) -> None:
         with self._lock:

@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from opentelemetry import metrics, trace
-from opentelemetry.trace import SpanKind
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import SpanKind, TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import BaseModel, ValidationError
 
@@ -56,8 +57,9 @@ class Tracing:
     the traceparent of the caller is passed on as it is.
     """
 
-    def __init__(self) -> None:
-        self._tracer = trace.get_tracer("orderflow.bus")
+    def __init__(self, provider: TracerProvider | None = None) -> None:
+        """``provider``: the service's, if it is not the global one."""
+        self._tracer = trace.get_tracer("orderflow.bus", tracer_provider=provider)
         self._propagator = TraceContextTextMapPropagator()
 
     async def __call__(self, call: Call, proceed: Proceed) -> Any:
@@ -89,8 +91,9 @@ class Observing:
     ``accepted``, a rejection's code, an error's code, or ``error``.
     """
 
-    def __init__(self) -> None:
-        meter = metrics.get_meter("orderflow.bus")
+    def __init__(self, provider: MeterProvider | None = None) -> None:
+        """``provider``: the service's, if it is not the global one."""
+        meter = metrics.get_meter("orderflow.bus", meter_provider=provider)
         self._duration = meter.create_histogram(
             "orderflow.bus.duration", "s", "From asking to the answer, all attempts."
         )
