@@ -12,6 +12,7 @@ import uuid
 
 from commands.aggregate import Command
 from commands.inventory import RegisterItem
+from commands.order import CreateOrder, Line
 from commands.user import RegisterUser
 from orderflow.bus import (
     Bus,
@@ -27,7 +28,7 @@ from orderflow.bus import (
     kafka_bus,
     standard,
 )
-from orderflow.placing import NotPlaced, Placed
+from orderflow.placing import NotPlaced, Placed, StillRunning
 from orderflow.servers import located
 from runtime.settings import Settings
 from schemas.records import Outcome
@@ -93,6 +94,12 @@ async def story(bus: Bus) -> None:
     refused = await bus.execute_command(ada, aggregate_id=user)
     print("refused:", refused.code)
 
+    line = Line(sku=sku, quantity=1, unit_price=339)
+    order = CreateOrder(user_id=user, currency="GBP", lines=(line,))
+    created = await bus.execute_command(order, aggregate_id=f"order-{run}")
+    count = await bus.execute_query(UserOrderCount(user_id=user), at_least=created)
+    print("orders:", count)
+
     for token in ("tok_approve", "tok_decline"):
         placement = await bus.place_order(
             f"{token}-{run}",
@@ -106,7 +113,8 @@ async def story(bus: Bus) -> None:
                 print("placed")
             case NotPlaced(status=status, code=code):
                 print(f"not placed: {status}, {code}")
-    print("orders:", await bus.execute_query(UserOrderCount(user_id=user)))
+            case StillRunning(message=message):
+                print(message)
 
     for name, data in (("RegisterUsr", {}), ("RegisterUser", {"name": "", "age": 36})):
         try:
@@ -117,7 +125,7 @@ async def story(bus: Bus) -> None:
 
 async def main() -> None:
     """On the bus that the command line names."""
-    middleware = (*standard(), narrating)
+    middleware = (narrating, *standard())
     if "--kafka" in sys.argv[1:]:
         async with kafka_bus(located(Settings()), middleware) as bus:
             await story(bus)

@@ -25,13 +25,13 @@ from schemas.ids import Id
 from schemas.money import Currency
 from schemas.saga import SagaStatus
 
-A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
 
 Limit = Annotated[int, Field(ge=1, le=LIMIT, description="Most rows of the answer.")]
 
 
-class Query(BaseModel, Generic[A]):
-    """Base of every query; ``A`` is what it is answered with. Unknown fields are refused."""
+class Query(BaseModel, Generic[A_co]):
+    """Base of every query; ``A_co`` is what it is answered with. Unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
