@@ -31,7 +31,6 @@ from orderflow.bus.queries import Query
 from orderflow.bus.registry import CommandRoute, QueryRoute, ReadModel, Registry, WaitFor, parsed
 from orderflow.commanding import outgoing
 from orderflow.placing import Placement, ended, order_command, refused, still_running
-from readmodels import ViewTimeout
 from runtime.client import CommandTooLarge, OutgoingCommand
 from sagas.messages import StartSaga
 from schemas.records import Outcome
@@ -220,7 +219,7 @@ async def _ask(route: QueryRoute, call: QueryCall[Any]) -> Any:
             for model in route.reads:
                 if model.aggregate == outcome.aggregate:
                     await model.wait_for(outcome.aggregate_id, outcome.version, call.timeout_s)
-    except ViewTimeout as late:
+    except TimeoutError as late:
         raise CallTimeout(str(late)) from late
     return await route.handler(call.query)
 

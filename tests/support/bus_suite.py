@@ -393,7 +393,9 @@ class BusSuite:
         async def greetings(query: Greetings) -> tuple[str, ...]:
             return tuple(said.get(query.user_id, ()))
 
-        async def wait_for(_aggregate_id: str, version: int, _timeout: float) -> int:
+        async def wait_for(aggregate_id: str, version: int, timeout: float) -> int:
+            if version > len(said.get(aggregate_id, ())):
+                raise TimeoutError(f"not within {timeout:g} s")
             return version
 
         with opened() as bus:
@@ -405,6 +407,9 @@ class BusSuite:
             outcome = bus.execute_command(hello, aggregate_id="ada")
             refused = bus.execute_command(hello, aggregate_id="nobody")
             found = bus.execute_query(Greetings(user_id="ada"), at_least=outcome)
+            later = msgspec.structs.replace(outcome, version=2)
+            with pytest.raises(CallTimeout):
+                bus.execute_query(Greetings(user_id="ada"), at_least=later, timeout=0.2)
 
         assert (outcome.accepted, outcome.version, outcome.type) == (True, 1, "GreetUser")
         assert (refused.accepted, refused.code) == (False, Code.USER_NOT_FOUND)
