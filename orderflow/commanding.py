@@ -23,6 +23,7 @@ def outgoing(
     expected_version: int | None = None,
     correlation_id: str | None = None,
     occurred_at_ms: int | None = None,
+    traceparent: str | None = None,
 ) -> OutgoingCommand:
     """A command under its id, or a new random one. Raises KeyError for a model that no aggregate takes."""
     kind = type(data).__name__
@@ -36,4 +37,5 @@ def outgoing(
         expected_version=expected_version,
         correlation_id=correlation_id,
         occurred_at_ms=occurred_at_ms,
+        traceparent=traceparent,
     )

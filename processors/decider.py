@@ -14,7 +14,7 @@ import msgspec
 from commands.aggregate import Aggregate, Command, Event, Loaded, version_conflict
 from processors.edge import Edge, Request, Unanswerable
 from processors.outbox import Occurrence, Outbox, marks_of
-from processors.state_store import PartitionState
+from processors.state_store import State
 from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from schemas.ids import outcome_key, part_key
 from schemas.records import decode_outcome
@@ -66,9 +66,7 @@ _NOTHING = Known(0, None)
 class Decider:
     """One partition of one aggregate."""
 
-    def __init__(
-        self, aggregate: Aggregate, topics: Topics, partition: int, store: PartitionState
-    ) -> None:
+    def __init__(self, aggregate: Aggregate, topics: Topics, partition: int, store: State) -> None:
         self._aggregate = aggregate
         self._store = store
         self._edge = Edge(aggregate, topics.partitions)

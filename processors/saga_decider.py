@@ -13,7 +13,7 @@ import msgspec
 from commands.aggregate import Aggregate, Event
 from processors.decider import Case, Decider, Known, Step
 from processors.outbox import Occurrence, command_record
-from processors.state_store import PartitionState
+from processors.state_store import State
 from runtime.records import Headers, OutgoingRecord
 from sagas import react
 from sagas.messages import StartSaga, WakeSaga
@@ -67,9 +67,7 @@ def appointment(value: bytes) -> bytes | None:
 class SagaDecider(Decider):
     """One partition of the sagas."""
 
-    def __init__(
-        self, aggregate: Aggregate, topics: Topics, partition: int, store: PartitionState
-    ) -> None:
+    def __init__(self, aggregate: Aggregate, topics: Topics, partition: int, store: State) -> None:
         super().__init__(aggregate, topics, partition, store)
         self._topics = topics
         self._newest: dict[bytes, tuple[Event, Occurrence, SagaState]] = {}
