@@ -10,10 +10,12 @@ from typing import Any, Final, Self
 import msgspec
 
 from runtime.records import IncomingRecord
+from sagas import by_name
 from schemas import headers
 from schemas.ids import is_id
 from schemas.records import decode_event
 from schemas.topics import AGGREGATES
+from schemas.upcasting import Reader
 
 PLAIN: Final = "stream"
 """The aggregate whose streams have no decider."""
@@ -163,10 +165,25 @@ class _Inside(msgspec.Struct):
 _inside: Final = msgspec.json.Decoder(_Inside)
 
 
+_readers: Final = {
+    (aggregate.name, event.__name__): Reader(event)
+    for aggregate in by_name.values()
+    for event in aggregate.events
+}
+
+
 def recorded(aggregate: str, record: IncomingRecord) -> RecordedEvent:
-    """A record of a history topic. Raises msgspec.DecodeError for bytes that are no event."""
+    """A record of a history topic; an old event's data is as it would be written today.
+
+    Raises msgspec.DecodeError for bytes that are no event, UnsupportedVersion for a newer one than is known
+    here.
+    """
     event = decode_event(record.value or b"")
-    kind, data = event.type, event.data
+    kind = event.type
+    reader = _readers.get((aggregate, kind))
+    data = event.data
+    if reader is not None:
+        data = msgspec.Raw(reader.current(data, event.schema_version))
     if aggregate == PLAIN:
         inside = _inside.decode(data)
         kind, data = inside.type, inside.data

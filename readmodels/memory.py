@@ -89,7 +89,7 @@ class MemoryProjector:
         for view in VIEWS:
             if view.aggregate != aggregate:
                 continue
-            change = read(key, value, headers, view.project)
+            change = read(key, value, headers, view.states, view.project)
             if change is not None:
                 keys = Keys(self._prefix, view.name, FIRST_GENERATION)
                 drive(self._store, view.apply(keys, [change]))
