@@ -15,6 +15,7 @@ from orderflow.cli import (
     roles,
     sagas,
     send,
+    sync,
     topics,
     up,
 )
@@ -58,6 +59,7 @@ app.command("place-order", rich_help_panel="Use")(place.place_order)
 app.add_typer(query.app, name="query", rich_help_panel="Use")
 app.add_typer(imports.app, name="import", rich_help_panel="Use")
 app.add_typer(sagas.app, name="sagas", rich_help_panel="Operate")
+app.add_typer(sync.app, name="sync", rich_help_panel="Operate")
 app.command("rebuild", rich_help_panel="Operate")(rebuild.rebuild)
 app.add_typer(topics.app, name="topics", rich_help_panel="Operate")
 app.command("doctor", rich_help_panel="Operate")(doctor.doctor)
