@@ -71,7 +71,7 @@ def _value(column: Column[Any], fields: Fields) -> Any:
         raise KeyError(column.name)
     if isinstance(column.type, BigInteger):
         return _whole(text)
-    return json.loads(text) if isinstance(column.type, JSON) else _clean(text)
+    return _clean(json.loads(text) if isinstance(column.type, JSON) else text)
 
 
 def _whole(text: str | int) -> int:
@@ -81,9 +81,15 @@ def _whole(text: str | int) -> int:
     return number
 
 
-def _clean(text: str) -> str:
-    """PostgreSQL has no text with a NUL."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+def _clean(value: Any) -> Any:
+    """PostgreSQL has no text with a NUL, in JSON neither."""
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {_clean(name): _clean(item) for name, item in value.items()}
+    return value
 
 
 def _lines(order: Fields) -> list[Values]:

@@ -38,9 +38,12 @@ def observe(prefix: str, view: str) -> Steps[Seen]:
     """Where a view stands. Positions are read before anything that they cover."""
     replies = yield [("HGET", views_key(prefix), view)]
     generation = int(replies[0] or FIRST_GENERATION)
-    keys = Keys(prefix, view, generation)
-    replies = yield _observing(prefix, keys)
-    return _seen(generation, replies)
+    while True:
+        replies = yield _observing(prefix, Keys(prefix, view, generation))
+        seen = _seen(generation, replies)
+        if seen.identity.generation == generation:
+            return seen
+        generation = seen.identity.generation  # switched between the two questions
 
 
 def changes(prefix: str, view: str, seen: Seen, cursors: dict[int, Stamp]) -> Steps[Batch]:

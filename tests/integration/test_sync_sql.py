@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner, Result
 
 import orderflow.cli.sync
@@ -23,6 +24,7 @@ from readmodels import rebuild
 from readmodels.keys import FIRST_GENERATION, Keys
 from runtime.embedded import EmbeddedRedis, ServersAddress
 from sync import sync_once
+from sync.rows import ROW_TYPES
 from sync.tables import SYNC_VIEWS
 from sync.target import Target, address
 from tests.support import events
@@ -142,33 +144,52 @@ def test_one_run_brings_all_in_and_the_next_one_what_is_new(world: World, url: s
 @pytest.mark.fault
 @TARGETS
 def test_a_sync_that_is_killed_again_and_again_loses_nothing(world: World, url: str) -> None:
-    """The target is slow, so that the kills come in the middle of transactions and passes."""
-    Target(address(url), world.settings.topic_prefix).prepare()
+    """The target is slow, so that the kills come in the middle: twice in a pass, then while it follows."""
+    target = Target(address(url), world.settings.topic_prefix)
+    target.prepare()
     _make_slow(url)
     stop = threading.Event()
+    world.commit(*life(200))
 
     def write() -> None:
-        number = 0
-        while not stop.is_set():
-            world.commit(*life(20, start=number), *some_deletions(number, number + 3))
-            number += 20
-            time.sleep(0.1)
+        for number in range(200, 1_200, 10):
+            if not stop.wait(0.2):
+                world.commit(*life(10, start=number), *some_deletions(number - 30, number - 27))
 
     writer = threading.Thread(target=write)
     with world.projector():
+        world.check()
         writer.start()
         try:
-            for round_ in range(6):
+            for in_a_pass in (True, True, False, False):
                 with syncing(world, url) as sync:
-                    eventually(lambda: "synchronising to" in sync.text())
-                    time.sleep(0.3 + 0.23 * round_)
+                    if in_a_pass:
+                        eventually(partial(_says, sync, "reading all rows"), SYNCED_S)
+                    else:
+                        eventually(partial(_follows, target), SYNCED_S)
+                    time.sleep(0.3)
                     sync.kill()
         finally:
             stop.set()
             writer.join()
         world.check()
-        with syncing(world, url):
+        with syncing(world, url) as sync:
             wait_until_same(world, url)
+            assert "reading all rows" not in sync.text(), "it goes on where the killed ones were"
+    target.close()
+
+
+def _says(process: RoleProcess, words: str) -> bool:
+    return words in process.text()
+
+
+def _follows(target: Target) -> bool:
+    """Every view is complete, and what changes is followed."""
+    try:
+        stands = [target.stand(view) for view in ROW_TYPES]
+    except OperationalError:
+        return False
+    return all(stand.identity and not stand.filling for stand in stands)
 
 
 def _make_slow(url: str) -> None:
@@ -179,7 +200,7 @@ def _make_slow(url: str) -> None:
             connection.execute(
                 text(
                     "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS"
-                    " $$ BEGIN PERFORM pg_sleep(0.004); RETURN NEW; END $$"
+                    " $$ BEGIN PERFORM pg_sleep(0.001); RETURN NEW; END $$"
                 )
             )
             connection.execute(
@@ -191,12 +212,12 @@ def _make_slow(url: str) -> None:
         else:
             connection.execute(text("CREATE TABLE ballast (i INTEGER)"))
             connection.execute(
-                text("INSERT INTO ballast VALUES (:i)"), [{"i": i} for i in range(300)]
+                text("INSERT INTO ballast VALUES (:i)"), [{"i": i} for i in range(60)]
             )
             connection.execute(
                 text(
                     "CREATE TRIGGER slow AFTER INSERT ON order_lines BEGIN"
-                    " SELECT count(*) FROM ballast a, ballast b WHERE a.i + b.i > 300; END"
+                    " SELECT count(*) FROM ballast a, ballast b WHERE a.i + b.i > 60; END"
                 )
             )
     engine.dispose()

@@ -132,6 +132,10 @@ def test_text_that_no_database_holds_is_replaced() -> None:
     row, _ = USER.values("ada", fields)
     assert row["name"] == "A\N{REPLACEMENT CHARACTER}da"
     assert row["email"] is None
+    saga = {"saga": "create_order", "status": "failed", "correlation_id": "c", "version": "1"}
+    times = {"started_at_ms": "1", "updated_at_ms": "2"}
+    row, _ = SAGA.values("s-1", {**saga, **times, "steps": r'[{"message":"a\u0000"}]'})
+    assert row["steps"] == [{"message": "a\N{REPLACEMENT CHARACTER}"}]
 
 
 @pytest.mark.parametrize("version", [str(2**63), "many", None])
