@@ -1,5 +1,6 @@
 """`orderflow sync`: the views brought to other systems. `sql`: into a database, by polling."""
 
+import logging
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -58,6 +59,7 @@ def sql(
         if not once:
             run_sync(settings, target, interval, told)
             return
+        logging.getLogger("sync").setLevel(logging.WARNING)  # what was done is the answer
         moved = sync_once(settings, target, told)
     if output is Output.JSON:
         print_json(moved)

@@ -152,13 +152,13 @@ def test_a_sync_that_is_killed_again_and_again_loses_nothing(world: World, url: 
     world.commit(*life(200))
 
     def write() -> None:
-        for number in range(200, 1_200, 10):
-            if not stop.wait(0.2):
+        for number in range(200, 800, 10):
+            if not stop.wait(0.4):
                 world.commit(*life(10, start=number), *some_deletions(number - 30, number - 27))
 
     writer = threading.Thread(target=write)
     with world.projector():
-        world.check()
+        world.wait()
         writer.start()
         try:
             for in_a_pass in (True, True, False, False):
@@ -172,7 +172,7 @@ def test_a_sync_that_is_killed_again_and_again_loses_nothing(world: World, url: 
         finally:
             stop.set()
             writer.join()
-        world.check()
+        world.wait()
         with syncing(world, url) as sync:
             wait_until_same(world, url)
             assert "reading all rows" not in sync.text(), "it goes on where the killed ones were"
