@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import pytest
 from readmodels.keys import MARKER_SECONDS, bucket_of
 from readmodels.steps import drive
 from runtime.embedded import ServersAddress
-from runtime.redis import Line
+from runtime.redis import Command, Line, Reply
 from schemas.order import OrderStatus
+from sync.cursor import Wait
 from sync.polling import Moved, Poller
 from sync.target import Target, address
 from tests.support import events
 from tests.support.events import Record
-from tests.support.histories import World, store
+from tests.support.histories import World, clear, store
 from tests.support.sql import sql_differences
 from tests.support.views import reference_of
 
@@ -132,6 +133,37 @@ def test_what_is_kept_of_deletions_is_bounded_by_a_day_of_them(world: World) -> 
         _age(world, "stock", sku)
     assert len(removed(world, "stock", SAME_BUCKET[0])) == 2  # the horizon and the last one
     assert list(stamps(world, "stock", SAME_BUCKET[0])) == [SAME_BUCKET[9]]
+
+
+class EmptiedLine(Line):
+    """Redis is emptied just before it is asked for rows."""
+
+    empty: Callable[[], None] | None = None
+
+    def run(self, commands: Sequence[Command]) -> list[Reply]:
+        if self.empty is not None and commands[0][0] == "HGETALL":
+            self.empty()
+            self.empty = None
+        return super().run(commands)
+
+
+def test_rows_that_were_read_while_redis_was_emptied_are_not_taken_for_deleted(
+    world: World, tmp_path: Path, servers: ServersAddress
+) -> None:
+    url = f"sqlite:///{tmp_path}/views.db"
+    target, line = Target(address(url), world.settings.topic_prefix), EmptiedLine(servers.redis_url)
+    target.prepare()
+    poller = Poller(world.settings.topic_prefix, line, target, lambda _: None, lambda: False)
+    written = [events.stock("a", 1), events.stock("b", 1)]
+    apply(world, *written)
+    poller.round("stock")
+    apply(world, events.stock("a", 2))
+    line.empty = lambda: clear(world.client, world.settings.topic_prefix)
+    assert poller.round("stock") == Moved("stock", more=True)
+    assert isinstance(poller.round("stock"), Wait)
+    assert sql_differences(url, reference_of(written)) == []
+    line.close()
+    target.close()
 
 
 def test_a_follower_that_missed_forgotten_deletions_reads_everything(
