@@ -135,33 +135,64 @@ def test_what_is_kept_of_deletions_is_bounded_by_a_day_of_them(world: World) -> 
     assert list(stamps(world, "stock", SAME_BUCKET[0])) == [SAME_BUCKET[9]]
 
 
-class EmptiedLine(Line):
-    """Redis is emptied just before it is asked for rows."""
+class DisturbedLine(Line):
+    """Something happens once, just before or just after Redis is asked for rows."""
 
-    empty: Callable[[], None] | None = None
+    before: Callable[[], None] | None = None
+    after: Callable[[], None] | None = None
 
     def run(self, commands: Sequence[Command]) -> list[Reply]:
-        if self.empty is not None and commands[0][0] == "HGETALL":
-            self.empty()
-            self.empty = None
-        return super().run(commands)
+        before, after = self.before, self.after
+        if commands[0][0] != "HGETALL" or not (before or after):
+            return super().run(commands)
+        self.before = self.after = None
+        if before is not None:
+            before()
+        replies = super().run(commands)
+        if after is not None:
+            after()
+        return replies
 
 
 def test_rows_that_were_read_while_redis_was_emptied_are_not_taken_for_deleted(
     world: World, tmp_path: Path, servers: ServersAddress
 ) -> None:
     url = f"sqlite:///{tmp_path}/views.db"
-    target, line = Target(address(url), world.settings.topic_prefix), EmptiedLine(servers.redis_url)
+    target, line = (
+        Target(address(url), world.settings.topic_prefix),
+        DisturbedLine(servers.redis_url),
+    )
     target.prepare()
     poller = Poller(world.settings.topic_prefix, line, target, lambda _: None, lambda: False)
     written = [events.stock("a", 1), events.stock("b", 1)]
     apply(world, *written)
     poller.round("stock")
     apply(world, events.stock("a", 2))
-    line.empty = lambda: clear(world.client, world.settings.topic_prefix)
+    line.before = lambda: clear(world.client, world.settings.topic_prefix)
     assert poller.round("stock") == Moved("stock", more=True)
     assert isinstance(poller.round("stock"), Wait)
     assert sql_differences(url, reference_of(written)) == []
+    line.close()
+    target.close()
+
+
+def test_what_changes_while_all_rows_are_read_is_not_lost(
+    world: World, tmp_path: Path, servers: ServersAddress
+) -> None:
+    url = f"sqlite:///{tmp_path}/views.db"
+    target, line = (
+        Target(address(url), world.settings.topic_prefix),
+        DisturbedLine(servers.redis_url),
+    )
+    target.prepare()
+    poller = Poller(world.settings.topic_prefix, line, target, lambda _: None, lambda: False)
+    written = [events.stock("a", 1), events.stock("b", 1)]
+    later = [events.stock("a", 2), events.tombstone("inventory", "b", 2), events.stock("c", 1)]
+    apply(world, *written)
+    line.after = lambda: apply(world, *later)
+    assert poller.round("stock") == Moved("stock", 2, 0, more=True, passed="first")
+    assert poller.round("stock") == Moved("stock", 2, 1)
+    assert sql_differences(url, reference_of(written + later)) == []
     line.close()
     target.close()
 
