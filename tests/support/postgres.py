@@ -8,7 +8,6 @@ import importlib.util
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
 import uuid
@@ -16,6 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import quote
+
+import psycopg
 
 from runtime.embedded.ports import free_port
 
@@ -92,25 +94,13 @@ class Postgres:
         if (self._data / "postmaster.pid").exists():
             self._run("pg_ctl", "stop", "-m", "immediate", "-w")
 
-    def suspend(self) -> None:
-        """It takes connections and answers nothing, until `resume`."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """After `suspend`."""
-        self._signal(signal.SIGCONT)
-
     def url(self, database: str, password: str | None = PASSWORD) -> str:
         """As a person writes it: without a driver, the password quoted."""
-        from urllib.parse import quote
-
         secret = "" if password is None else f":{quote(password, safe='')}"
         return f"postgresql://{USER}{secret}@127.0.0.1:{self.port}/{database}"
 
     def new_database(self) -> str:
         """URL of an empty database."""
-        import psycopg
-
         name = f"t{uuid.uuid4().hex[:12]}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
@@ -153,12 +143,3 @@ class Postgres:
             log = self._folder / "log"
             said = (done.stderr or "") + (log.read_text() if log.exists() else "")
             raise NoPostgres(f"{program} failed: {said[-2_000:]}")
-
-    def _signal(self, number: signal.Signals) -> None:
-        pid = int((self._data / "postmaster.pid").read_text().splitlines()[0])
-        for child in [pid, *map(int, _children(pid))]:
-            os.kill(child, number)
-
-
-def _children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
