@@ -29,7 +29,7 @@ class Collection:
 
     def apply(self, keys: Keys, changes: Iterable[Change[Document]]) -> Steps[None]:
         """Bring the changes (one an aggregate) into the view. Repeating it changes nothing."""
-        calls = BucketCalls()
+        calls = BucketCalls(keys.stamps)
         for change in changes:
             bucket = bucket_of(change.id)
             call = calls.of(bucket)

@@ -32,7 +32,21 @@ class Kind:
     id: str
     owner: str
     holds: str
-    lasting: bool = True  # False: expires, and is no part of what a view says
+    lasting: bool = True  # False: passes, and is no part of what a view says
+
+
+CHANGED: Final = "changed"
+REMOVED: Final = "removed"
+
+
+def _stamps(view: str, id_: str, owner: str) -> tuple[Kind, Kind]:
+    """What a follower of a view reads: which rows changed, and in which order; see `lua/stamp.lua`."""
+    return (
+        Kind(view, CHANGED, "zset", "", owner, f"Rows ({id_}) by the stamp of their last change,"
+             " microseconds; a deleted one stays for a day.", lasting=False),
+        Kind(view, REMOVED, "zset", "", owner, "The deleted ones among the changed, by stamp; the member"
+             " '' has the stamp up to which deletions have been dropped.", lasting=False),
+    )  # fmt: skip
 
 
 KINDS: Final[tuple[Kind, ...]] = (
@@ -48,21 +62,25 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind("orders", "top-spent", "zset", "<currency>", "user", "Users by amount spent."),
     Kind("orders", "gone", "string", "<order id> or <user id>/<order id>", "order or user",
          "Version at which the order was deleted there; expires after a day.", lasting=False),
+    *_stamps("orders", "<user id>/<order id>", "user"),
     Kind("stock", "sku", "hash", "<SKU>", "SKU", "The stock of the SKU: version, on_hand, reserved,"
          " available, description, threshold, updated_at_ms."),
     Kind("stock", "low", "zset", "", "SKU", "SKUs at or below their threshold, by what is available."),
     Kind("stock", "gone", "string", "<SKU>", "SKU",
          "Version at which the SKU was deleted; expires after a day.", lasting=False),
+    *_stamps("stock", "<SKU>", "SKU"),
     Kind("users", "user", "hash", "<user id>", "user", "The profile: version, status, name, email"
          " (absent if there is none), registered_at_ms, updated_at_ms."),
     Kind("users", "gone", "string", "<user id>", "user",
          "Version at which the user was deleted; expires after a day.", lasting=False),
+    *_stamps("users", "<user id>", "user"),
     Kind("sagas", "saga", "hash", "<saga id>", "saga", "The saga: version, saga (its name), status,"
          " correlation_id, times, code and message, undone, resolved_by, steps (JSON)."),
     Kind("sagas", "by-status", "zset", "", "saga", "Sagas by status and time of the last change: the"
          " score is rank * 10^14 + updated_at_ms, ranks as in `readmodels/sagas.py`."),
     Kind("sagas", "gone", "string", "<saga id>", "saga",
          "Version at which the saga was deleted; expires after a day.", lasting=False),
+    *_stamps("sagas", "<saga id>", "saga"),
 )  # fmt: skip
 
 _TYPES: Final = {(kind.view, kind.name): kind for kind in KINDS}
@@ -99,6 +117,11 @@ class Keys:
         """The key of ``kind`` in ``bucket``; ``identity`` where the kind has one."""
         begin = f"{self.base(bucket)}{kind}"
         return f"{begin}:{identity}" if identity else begin
+
+    def stamps(self, bucket: int) -> tuple[str, str]:
+        """The keys of a bucket's changed and removed rows; `lua/stamp.lua` writes both."""
+        begin = self.base(bucket)
+        return f"{begin}{CHANGED}", f"{begin}{REMOVED}"
 
     def kind_of(self, key: str) -> Kind | None:
         """Which kind a key of this generation is; None for the positions and for strangers."""
@@ -140,7 +163,7 @@ def document_keys(prefix: str = "<prefix>") -> str:
     lines += [
         (
             f"| `{prefix}:<view>:g<n>:positions` | hash | | `<topic>:<partition>` → next offset to read;"
-            " `<topic>` → the id of that topic. |"
+            " `<topic>` → the id of that topic; `born` → the name of this filling. |"
         ),
         f"| `{views_key(prefix)}` | hash | | View → the generation that is live. |",
         f"| `{rebuild_lock_key(prefix)}` | string | | Token of the rebuild that runs; expires. |",

@@ -1,7 +1,8 @@
 """The scripts in ``lua/`` that keep the views, once more in Python, for `memory`.
 
 Only `memory` imports it. Arguments and replies are those that the header of each Lua file describes, so
-a change there is a change here; tests/property/test_views.py fails until it is.
+a change there is a change here; tests/property/test_views.py fails until it is. Stamps (lua/stamp.lua) are
+left out: nobody polls a store in memory.
 """
 
 from __future__ import annotations

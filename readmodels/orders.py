@@ -161,17 +161,18 @@ def _release(keys: Keys, pending: dict[str, _Change], owners: dict[str, Owner]) 
 
 def _write(keys: Keys, changes: list[tuple[_Change, Owner]]) -> Steps[set[str]]:
     """Put or delete orders and move their users' sums. Returns those where a newer one stands."""
-    calls = BucketCalls()
+    calls = BucketCalls(keys.stamps)
     for change, owner in changes:
         user, _, currency = owner.rpartition("/")
         bucket = bucket_of(user)
         call = calls.of(bucket)
         base = keys.base(bucket)
+        identity = f"{user}/{change.id}"
         row = change.row
         call.add(
             change.id,
-            call.key(f"{base}order:{user}/{change.id}"),
-            call.key(f"{base}gone:{user}/{change.id}"),
+            call.key(f"{base}order:{identity}"),
+            call.key(f"{base}gone:{identity}"),
             call.key(f"{base}user:{user}"),
             call.key(f"{base}list:{user}"),
             call.key(f"{base}top-orders"),
@@ -183,6 +184,7 @@ def _write(keys: Keys, changes: list[tuple[_Change, Owner]]) -> Steps[set[str]]:
             currency,
             str(row.spent) if row else "0",
             row.fields if row else [],
+            identity,
         )
     replies = yield calls.commands(ORDER)
     return {

@@ -6,6 +6,7 @@ the position from which a batch goes on; reading then resumes at what it does ha
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -18,6 +19,9 @@ from runtime.redis import Command
 
 TopicPart = tuple[str, int]
 NOWHERE: Final = -1
+BORN: Final = "born"
+"""The field with the name of this filling of a generation; no topic is called so, they have dots."""
+
 _SEPARATOR: Final = ":"  # which no topic's name may contain; a field without it is a topic's id
 
 
@@ -51,8 +55,14 @@ def read(keys: Sequence[Keys]) -> Steps[list[dict[TopicPart, int]]]:
 
 
 def begin(keys: Keys, starts: Mapping[TopicPart, int]) -> Steps[None]:
-    """Set the positions that are missing. From then on a missing one means that Redis was emptied."""
-    yield [("HSETNX", keys.positions, field(at), offset) for at, offset in starts.items()]
+    """Set the positions that are missing. From then on a missing one means that Redis was emptied.
+
+    A generation that begins gets a name that no other has: emptied and filled again, it is another one.
+    """
+    yield [
+        ("HSETNX", keys.positions, BORN, uuid.uuid4().hex),
+        *(("HSETNX", keys.positions, field(at), offset) for at, offset in starts.items()),
+    ]
 
 
 def claim(keys: Keys, topic_ids: Mapping[str, str]) -> Steps[dict[str, str]]:

@@ -7,7 +7,7 @@ anything has run; `steps` then loads all of them and repeats the pipeline: every
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,14 +27,16 @@ CALL_LIMIT: Final = 100
 
 @dataclass(frozen=True)
 class Script:
-    """One script. Its header says what it wants and what it returns."""
+    """One script. Its header says what it wants and what it returns. ``uses``: files put before it."""
 
     name: str
+    uses: tuple[str, ...] = ()
 
     @cached_property
     def text(self) -> str:
         """The Lua source."""
-        return (_FOLDER / f"{self.name}.lua").read_text(encoding="utf-8")
+        files = (*self.uses, self.name)
+        return "".join((_FOLDER / f"{file}.lua").read_text(encoding="utf-8") for file in files)
 
     @cached_property
     def sha(self) -> str:
@@ -47,9 +49,9 @@ class Script:
 
 
 POSITION: Final = Script("position")
-DOCUMENT: Final = Script("document")
+DOCUMENT: Final = Script("document", uses=("stamp",))
 PLACE: Final = Script("place")
-ORDER: Final = Script("order")
+ORDER: Final = Script("order", uses=("stamp",))
 SWITCH: Final = Script("switch")
 LOCK: Final = Script("lock")
 
@@ -91,10 +93,14 @@ class ChangeCall:
 
 
 class BucketCalls:
-    """Calls by bucket, further ones for a bucket that has many changes."""
+    """Calls by bucket, further ones for a bucket that has many changes.
 
-    def __init__(self) -> None:
+    ``first`` gives the keys with which every call of a bucket begins.
+    """
+
+    def __init__(self, first: Callable[[int], tuple[str, ...]] = lambda _: ()) -> None:
         self.calls: list[ChangeCall] = []
+        self._first = first
         self._open: dict[int, ChangeCall] = {}
 
     def of(self, bucket: int) -> ChangeCall:
@@ -102,6 +108,8 @@ class BucketCalls:
         call = self._open.get(bucket)
         if call is None or len(call.ids) >= CALL_LIMIT:
             call = self._open[bucket] = ChangeCall()
+            for key in self._first(bucket):
+                call.key(key)
             self.calls.append(call)
         return call
 

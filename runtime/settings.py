@@ -113,6 +113,12 @@ class Settings(BaseSettings):
         description="First wait for the answers to a saga's step, milliseconds; it doubles with each "
         "attempt, and all other waits of sagas are in proportion.",
     )
+    sync_url: SecretStr | None = Field(
+        None,
+        alias="ORDERFLOW_SYNC_URL",
+        description="Database that `orderflow sync sql` keeps, as URL; never printed. Unset: a SQLite file"
+        " in ORDERFLOW_HOME.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", alias="ORDERFLOW_LOG_LEVEL", description="What the roles log on standard error."
     )

@@ -16,6 +16,7 @@ from orderflow.cli import (
     roles,
     sagas,
     send,
+    sync,
     topics,
     up,
 )
@@ -61,6 +62,7 @@ app.add_typer(query.app, name="query", rich_help_panel="Use")
 app.add_typer(imports.app, name="import", rich_help_panel="Use")
 app.command("history", rich_help_panel="Operate")(history.history)
 app.add_typer(sagas.app, name="sagas", rich_help_panel="Operate")
+app.add_typer(sync.app, name="sync", rich_help_panel="Operate")
 app.command("rebuild", rich_help_panel="Operate")(rebuild.rebuild)
 app.add_typer(topics.app, name="topics", rich_help_panel="Operate")
 app.command("doctor", rich_help_panel="Operate")(doctor.doctor)

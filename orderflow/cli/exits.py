@@ -33,6 +33,7 @@ from runtime.embedded import EmbeddedServerError
 from runtime.kafka import KafkaNotConfigured
 from runtime.redis import RedisNotConfigured
 from runtime.topic_admin import TopicsUnfit
+from sync import TargetUnfit
 
 
 class Exit(IntEnum):
@@ -53,7 +54,7 @@ MEANING: Final = {
     Exit.USAGE: "wrong usage: an option, an argument, a setting or a file",
     Exit.UNREACHABLE: "Kafka or Redis is not there",
     Exit.TIMEOUT: "no answer in time; what was asked may still happen",
-    Exit.UNFIT: "the servers are there, but the topics are not as the settings say",
+    Exit.UNFIT: "the servers are there, but topics or tables are not as they have to be",
     Exit.INTERRUPTED: "interrupted with Ctrl-C",
 }
 
@@ -98,6 +99,7 @@ EXPECTED: Final = (
     NotDelivered,
     CommandTooLarge,
     NotOnlineRetail,
+    TargetUnfit,
     FileNotFoundError,
     PermissionError,
     IsADirectoryError,
@@ -138,6 +140,8 @@ def explain(error: BaseException) -> Failure:
             return Failure(Exit.UNREACHABLE, f"Redis: {error}", _DOCTOR)
         case TopicsUnfit():
             return Failure(Exit.UNFIT, str(error), "`orderflow topics diff` shows each difference.")
+        case TargetUnfit():
+            return Failure(Exit.UNFIT, str(error), "docs/SYNC_SQL.md has what a target has to be.")
         case OutcomeTimeout() | TimeoutError():
             return Failure(Exit.TIMEOUT, str(error), _DOCTOR)
         case NotDelivered():

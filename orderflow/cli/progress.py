@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from rich import progress as rich_progress
@@ -10,6 +10,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from orderflow.cli.output import errors
 from readmodels import Progress
+from sync import PassProgress
 
 LINE_EVERY_S: Final = 5.0
 
@@ -89,3 +90,23 @@ def progress_reporter(step: Step) -> Callable[[Progress], None]:
         step.update(note, progress.done / progress.total if progress.total else 1.0)
 
     return told
+
+
+@contextmanager
+def pass_reporter(bars: Bars) -> Iterator[Callable[[PassProgress], None]]:
+    """A step for each pass of a synchronisation over all rows of a view; there is one at a time."""
+    with ExitStack() as under_way:
+        steps: dict[str, Step] = {}
+
+        def told(progress: PassProgress) -> None:
+            step = steps.get(progress.view)
+            if step is None:
+                step = under_way.enter_context(bars.step(f"Reading all of {progress.view}"))
+                steps[progress.view] = step
+            done = progress.done / progress.total if progress.total else None
+            step.update(f"{progress.done:,} of about {progress.total:,} rows", done)
+            if progress.ended:
+                under_way.pop_all().close()
+                steps.clear()
+
+        yield told

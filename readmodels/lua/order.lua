@@ -1,6 +1,7 @@
 -- Keeps orders and, in the same call, what they add up to for their users.
 --
--- KEYS     every key that may be touched, each once; all of one bucket (the users')
+-- KEYS     every key that may be touched, each once; all of one bucket (the users'). The first two: the
+--          bucket's changed rows by stamp, and the deleted ones among them (see stamp.lua)
 -- ARGV[1]  seconds for which a deletion is remembered
 -- ARGV[2]  msgpack: a list of changes, each a list of
 --             1 order      index of its hash in KEYS
@@ -17,6 +18,7 @@
 --            12 currency
 --            13 spent      what of the order counts as spent, decimal
 --            14 fields     of the order: {name, value, ...}; empty deletes it
+--            15 row        <user id>/<order id>; the user's sums change with it, and have no stamp of their own
 -- Returns  the numbers (from 1) of the changes that are older than the order that stands, and changed nothing.
 --
 -- What the order contributed before stands in its own hash, so the sums move by new - old, here, where both
@@ -62,6 +64,7 @@ end
 
 -- Read: which changes are news, and what each user's sums are.
 local news, late, users, order_of_users = {}, {}, {}, {}
+local rows, deleted = {}, {}
 
 local checked = {}
 
@@ -142,6 +145,12 @@ for number, change in ipairs(changes) do
     end
   else
     news[#news + 1] = { change, stored, deletes }
+    if stored[1] or not deletes then
+      rows[#rows + 1] = change[15]
+    end
+    if stored[1] and deletes then
+      deleted[#deleted + 1] = change[15]
+    end
     local user = touch(change)
     if stored[4] ~= change[10] then
       check_ranking(change[4])
@@ -188,6 +197,8 @@ for _, user in ipairs(order_of_users) do
     end
   end
 end
+
+local at = #rows > 0 and next_stamp(KEYS[1], KEYS[2])
 
 -- Write. What goes to the same key goes in one call: the calls are what costs.
 local bulk, order_of_bulk = {}, {}
@@ -254,5 +265,8 @@ for _, item in ipairs(news) do
 end
 for _, call in ipairs(order_of_bulk) do
   redis.call(unpack(call))
+end
+if at then
+  stamp(KEYS[1], KEYS[2], at, rows, deleted, ttl)
 end
 return late

@@ -7,106 +7,38 @@ from an older offset, partly (a worker died between two pipelines), or after Red
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from readmodels import Queries, positions, questions
+from readmodels import questions
 from readmodels.keys import Keys
-from readmodels.records import Unreadable, read
+from readmodels.records import read
 from readmodels.scripts import load_commands
 from readmodels.steps import Steps, drive
 from readmodels.views import SAGAS, VIEWS
 from runtime.embedded import ServersAddress
-from runtime.redis import Line, connect
-from runtime.settings import Settings
+from runtime.redis import Line
 from schemas.money import MAX_AMOUNT
 from schemas.order import OrderStatus
 from schemas.saga import SagaStatus
 from tests.support import events
 from tests.support.events import Record
+from tests.support.histories import World, clear, partly, store
 from tests.support.memory_views import PREFIX, filled
 from tests.support.view_histories import PARTITIONS, histories, late_and_repeated
-from tests.support.views import content, differences, reference_of, settings_for
+from tests.support.views import content, differences, reference_of
 
 pytestmark = pytest.mark.integration
 
 
-@dataclass
-class World:
-    """One Redis, one generation of each view, and how far each partition is."""
-
-    settings: Settings
-    line: Line
-    client: redis.Redis
-    queries: Queries
-    generation: int = 1
-    at: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(PARTITIONS), 0))
-
-    def keys(self, view: str) -> Keys:
-        return Keys(self.settings.topic_prefix, view, self.generation)
-
-    def begin(self) -> None:
-        for view in VIEWS:
-            starts = {("t", number): 0 for number in range(PARTITIONS)}
-            drive(self.line, positions.begin(self.keys(view.name), starts))
-
-    def steps(self, number: int, records: list[Record], start: int) -> Steps[bool]:
-        batch = []
-        for view in VIEWS:
-            changes: list[Any] = []
-            for record in records:
-                if record.aggregate != view.aggregate:
-                    continue
-                try:
-                    change = read(
-                        record.key_bytes, record.value, record.headers, view.states, view.project
-                    )
-                except Unreadable:
-                    continue
-                if change is not None:
-                    changes.append(change)
-            batch.append((view, self.keys(view.name), changes))
-        covers = {("t", number): (start, start + len(records))}
-        return positions.apply_batch(batch, covers)
-
-    def contents(self) -> dict[str, Any]:
-        return {view.name: content(self.client, self.keys(view.name)) for view in VIEWS}
-
-
 @pytest.fixture
 def world(servers: ServersAddress, prefix: str, tmp_path: Path) -> Iterator[World]:
-    settings_ = settings_for(servers, prefix, tmp_path)
-    line, client = Line(servers.redis_url), connect(settings_)
-    with Queries(settings_) as queries:
-        yield World(settings_, line, client, queries)
-    _clear(client, prefix)
-    line.close()
-    client.close()
-
-
-def _clear(client: redis.Redis, prefix: str) -> None:
-    for key in list(client.scan_iter(match=f"{prefix}:*", count=1_000)):
-        client.delete(key)
-
-
-def _partly(line: Line, steps: Steps[bool], pipelines: int) -> None:
-    """A worker that dies after some pipelines of a batch."""
-    line.run(load_commands())
-    replies: Any = None
-    for _ in range(pipelines):
-        try:
-            request = next(steps) if replies is None else steps.send(replies)
-        except StopIteration:
-            return
-        assert isinstance(request, list)
-        replies = line.run(request) if request else []
-    steps.close()
+    with store(servers, prefix, tmp_path) as made:
+        yield made
 
 
 @given(histories=histories(), data=st.data())
@@ -114,7 +46,7 @@ def _partly(line: Line, steps: Steps[bool], pipelines: int) -> None:
 def test_views_say_what_the_reference_says(
     world: World, histories: list[list[Record]], data: st.DataObject
 ) -> None:
-    _clear(world.client, world.settings.topic_prefix)
+    clear(world.client, world.settings.topic_prefix)
     world.client.script_flush()
     world.begin()
     world.at = dict.fromkeys(range(PARTITIONS), 0)
@@ -125,13 +57,13 @@ def test_views_say_what_the_reference_says(
         records = histories[number][start : start + count]
         match data.draw(st.integers(0, 9)):
             case 0:
-                _partly(
+                partly(
                     world.line, world.steps(number, records, start), data.draw(st.integers(1, 4))
                 )
             case 1:
                 world.at[number] = data.draw(st.integers(0, start))  # read again
             case 2:
-                _clear(world.client, world.settings.topic_prefix)  # FLUSHALL
+                clear(world.client, world.settings.topic_prefix)  # FLUSHALL
                 world.begin()
                 world.at = dict.fromkeys(range(PARTITIONS), 0)
             case _:
@@ -224,9 +156,9 @@ def test_a_late_older_record_does_not_revive_a_deleted_order(world: World) -> No
 def test_a_deletion_after_a_death_between_two_pipelines_leaves_nothing(world: World) -> None:
     """The place is written, the order too, the position is not; then only the tombstone is left to read."""
     for pipelines in (1, 2, 3):
-        _clear(world.client, world.settings.topic_prefix)
+        clear(world.client, world.settings.topic_prefix)
         world.begin()
-        _partly(world.line, world.steps(0, [events.order("o-1", 1)], 0), pipelines)
+        partly(world.line, world.steps(0, [events.order("o-1", 1)], 0), pipelines)
         tombstone = [events.tombstone("order", "o-1", 2)]
         steps = world.steps(0, tombstone, 1 if pipelines == 3 else 0)
         assert drive(world.line, steps)
@@ -239,7 +171,7 @@ def test_sagas_in_any_order_and_repeated_stand_once_where_the_newest_record_says
     world: World, records: tuple[list[Record], list[Record]]
 ) -> None:
     written, brought = records
-    _clear(world.client, world.settings.topic_prefix)
+    clear(world.client, world.settings.topic_prefix)
     keys = world.keys(SAGAS.name)
     for record in brought:
         change = read(record.key_bytes, record.value, record.headers, SAGAS.states, SAGAS.project)
@@ -292,5 +224,5 @@ def _rest(line: Line, asking: Steps[Any], replies: Any) -> Any:
 def test_a_position_is_refused_where_redis_lacks_what_lies_before(world: World) -> None:
     world.begin()
     assert drive(world.line, world.steps(0, [events.order("o-1", 1)], 0))
-    _clear(world.client, world.settings.topic_prefix)
+    clear(world.client, world.settings.topic_prefix)
     assert not drive(world.line, world.steps(0, [events.order("o-2", 1)], 1))

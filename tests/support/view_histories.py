@@ -54,13 +54,14 @@ def histories(draw: st.DrawFn) -> list[list[Record]]:
             if what in (3, 4):
                 log.append(events.tombstone(aggregate, key, version))
             else:
-                log.append(draw(_event(aggregate, key, version)))
+                log.append(draw(an_event(aggregate, key, version)))
         partitions.append(log)
     return partitions
 
 
 @st.composite
-def _event(draw: st.DrawFn, aggregate: str, key: str, version: int) -> Record:
+def an_event(draw: st.DrawFn, aggregate: str, key: str, version: int) -> Record:
+    """Any state of an aggregate at a version."""
     if aggregate == "inventory":
         on_hand = draw(st.integers(0, 12))
         reserved = draw(st.integers(0, on_hand))
@@ -103,7 +104,7 @@ def late_and_repeated(draw: st.DrawFn) -> tuple[list[Record], list[Record]]:
             written.append(
                 events.tombstone("saga", key, version)
                 if deleted
-                else draw(_event("saga", key, version))
+                else draw(an_event("saga", key, version))
             )
     again = draw(st.lists(st.sampled_from(written), max_size=6)) if written else []
     return written, draw(st.permutations([*written, *again]))

@@ -43,6 +43,7 @@ COMMANDS = (
     "projector",
     "place-order",
     "sagas",
+    "sync",
 )
 
 

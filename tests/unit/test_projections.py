@@ -240,8 +240,10 @@ def test_commands_are_packed_as_redis_reads_them() -> None:
 def test_every_kind_belongs_to_a_view_and_every_script_says_what_it_wants() -> None:
     assert {kind.view for kind in KINDS} == {view.name for view in VIEWS}
     for script in SCRIPTS:
-        assert script.text.startswith("-- ")
-        assert "KEYS" in script.text.split("local")[0]
+        own = (ROOT / f"readmodels/lua/{script.name}.lua").read_text(encoding="utf-8")
+        assert own.startswith("-- ")
+        assert "KEYS" in own.split("local")[0]
+        assert script.text.endswith(own)
 
 
 def test_an_unknown_view_is_named() -> None:

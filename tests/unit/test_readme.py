@@ -90,7 +90,7 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 
 @of_every_document
 def test_every_file_that_is_named_exists(document: Path) -> None:
-    packages = "schemas|commands|runtime|processors|readmodels|orderflow|tests|examples|docs"
+    packages = "schemas|commands|runtime|processors|readmodels|sync|orderflow|tests|examples|docs"
     named = re.findall(rf"`((?:{packages})/[\w./-]+\.\w+)`", document.read_text("utf-8"))
     invented = {"readmodels/payments.py"}  # the example of a view
     missing = [path for path in named if not (ROOT / path).exists() and path not in invented]

@@ -1,0 +1,293 @@
+"""A SQL database as a target: its schema, what it has of each view, and one transaction a batch.
+
+Rows, cursors and positions commit together. The first statement of each transaction moves the view's
+revision on from the one that was read before the rows were: whoever comes second changes nothing
+(`Overtaken`). So every row that is written was read after the last commit, and an older one never
+takes the place of a newer one, without comparing versions, which a deletion may start anew at 1.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any, Final
+
+from sqlalchemy import (
+    URL,
+    Connection,
+    CursorResult,
+    Engine,
+    Table,
+    bindparam,
+    create_engine,
+    delete,
+    event,
+    insert,
+    inspect,
+    make_url,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+
+from sync.cursor import Identity, Stand
+from sync.rows import ROW_TYPES, RowType, Values
+from sync.tables import METADATA, PASS, SCHEMA_VERSION, SYNC_CURSORS, SYNC_TARGET, SYNC_VIEWS
+
+DRIVERS: Final = {
+    "sqlite": "sqlite+pysqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+}
+CONNECT_TIMEOUT_S: Final = 10
+LOCK_TIMEOUT_S: Final = 5
+"""How long a transaction waits for somebody's lock, before it is tried again from the beginning."""
+
+_SCHEMA_LOCK: Final = 7_046_029_254_386_353_131  # any number that is nobody else's
+
+
+class TargetUnfit(RuntimeError):
+    """The target cannot take these views, and no retry changes that; the message says what would."""
+
+
+class Overtaken(RuntimeError):
+    """Another process has written to this view since it was read; nothing of this one is in."""
+
+
+TARGET_FAULTS: Final = (OperationalError, InterfaceError)
+"""What may pass by itself: a target that is gone, locked or full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a transaction brings: rows with their parts, and the keys of rows that are gone."""
+
+    upserts: Sequence[tuple[RowType, Values, Sequence[Values]]] = ()
+    deletes: Sequence[tuple[RowType, Values]] = ()
+
+
+def address(text: str) -> URL:
+    """The URL of a target, with the driver that is used. Raises TargetUnfit; never shows the text."""
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise TargetUnfit("that is no database URL: sqlite:///FILE or postgresql://…") from None
+    dialect = url.drivername.partition("+")[0]
+    if dialect not in DRIVERS:
+        raise TargetUnfit(f"{dialect} is no target: sqlite:///FILE or postgresql://… is")
+    return url.set(drivername=DRIVERS[dialect])
+
+
+def shown(url: URL) -> str:
+    """The URL as it may be logged: no password, and no query, which may have one."""
+    plain = url.set(drivername=url.get_backend_name(), query={})
+    return plain.render_as_string(hide_password=True)
+
+
+class Target:
+    """Connects at the first call. Every method may raise TARGET_FAULTS; TargetUnfit for what stays."""
+
+    def __init__(self, url: URL, prefix: str) -> None:
+        self._prefix = prefix
+        self._engine = _engine(url)
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._engine.dispose()
+
+    def prepare(self) -> None:
+        """Make the tables, or see that they are ours. Raises TargetUnfit."""
+        with self._engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
+            there = set(inspect(connection).get_table_names())
+            if SYNC_TARGET.name not in there:
+                _refuse_strangers(there)
+                METADATA.create_all(connection)
+                row = {"schema_version": SCHEMA_VERSION, "prefix": self._prefix}
+                connection.execute(insert(SYNC_TARGET), row)
+                connection.execute(insert(SYNC_VIEWS), [_empty(view) for view in ROW_TYPES])
+            else:
+                self._check(connection)
+
+    def stand(self, view: str) -> Stand:
+        """What the target has of a view."""
+        with self._engine.begin() as connection:
+            row = connection.execute(select(SYNC_VIEWS).where(SYNC_VIEWS.c.view == view)).one()
+            wanted = select(SYNC_CURSORS).where(SYNC_CURSORS.c.view == view)
+            cursors = {one.bucket: one.stamp for one in connection.execute(wanted)}
+        identity = None if row.identity is None else Identity(**row.identity)
+        return Stand(
+            row.revision, row.pass_number, row.filling, identity, row.covered, row.topics, cursors
+        )
+
+    def commit(
+        self, view: str, before: Stand, after: Stand, rows: Rows, *, sweep: bool = False
+    ) -> tuple[Stand, int]:
+        """All in one transaction; ``sweep`` deletes what the pass did not meet.
+
+        Returns what the target has now, and how many rows were deleted. Raises Overtaken.
+        """
+        now = replace(after, revision=before.revision + 1)
+        try:
+            with self._engine.begin() as connection:
+                _take_turn(connection, view, before.revision, now)
+                deleted = _write(connection, now.number, rows)
+                if sweep:
+                    deleted += _sweep(connection, view, now.number)
+                moved = {b: at for b, at in now.cursors.items() if before.cursors.get(b) != at}
+                _write_cursors(connection, view, moved)
+        except TARGET_FAULTS:
+            raise
+        except DBAPIError as error:
+            raise TargetUnfit(f"the target refuses {view}: {error.orig}") from error
+        return now, deleted
+
+    def _check(self, connection: Connection) -> None:
+        found = connection.execute(select(SYNC_TARGET)).one()
+        if found.schema_version != SCHEMA_VERSION:
+            newer = found.schema_version > SCHEMA_VERSION
+            raise TargetUnfit(
+                f"the target has the tables of version {found.schema_version}, this orderflow writes"
+                f" version {SCHEMA_VERSION}: "
+                + ("update it" if newer else "give it an empty database, which fills by itself")
+            )
+        if found.prefix != self._prefix:
+            raise TargetUnfit(
+                f"the target belongs to the pipeline {found.prefix!r}, not to {self._prefix!r}: give each"
+                " one a database of its own"
+            )
+
+
+def _engine(url: URL) -> Engine:
+    """One connection, checked before each use. Parameters, which are people's data, are in no message."""
+    here = url.get_backend_name() == "sqlite"
+    network = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "keepalives_idle": 30,  # a peer that vanished without a word is noticed in a minute
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+    }
+    engine = create_engine(
+        url,
+        pool_size=1,
+        max_overflow=0,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={"timeout": LOCK_TIMEOUT_S} if here else network | dict(url.query),
+    )
+    event.listen(engine, "begin", _begin_sqlite if here else _begin_postgresql)
+    if here:
+        event.listen(engine, "connect", _connect_sqlite)
+    return engine
+
+
+def _connect_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """For writing at once: a transaction that reads first may find the file changed when it writes."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
+
+
+def _refuse_strangers(there: set[str]) -> None:
+    taken = sorted(there & set(METADATA.tables))
+    if taken:
+        raise TargetUnfit(
+            f"the target has tables of these names that orderflow did not make: {', '.join(taken)}. Give"
+            " it a database of its own, or a schema: postgresql://…?options=-csearch_path%3DNAME"
+        )
+
+
+def _empty(view: str) -> Values:
+    return {"view": view, **_columns(Stand())}
+
+
+def _columns(stand: Stand) -> Values:
+    return {
+        "revision": stand.revision,
+        "pass_number": stand.number,
+        "filling": stand.filling,
+        "identity": None if stand.identity is None else asdict(stand.identity),
+        "covered": dict(stand.covered),
+        "topics": dict(stand.topics),
+        "written_at_ms": time.time_ns() // 1_000_000,
+    }
+
+
+def _take_turn(connection: Connection, view: str, revision: int, now: Stand) -> None:
+    mine = (SYNC_VIEWS.c.view == view) & (SYNC_VIEWS.c.revision == revision)
+    if not _count(connection.execute(update(SYNC_VIEWS).where(mine).values(_columns(now)))):
+        raise Overtaken(Overtaken.__doc__)
+
+
+def _write(connection: Connection, number: int, rows: Rows) -> int:
+    deleted = 0
+    for row_type, keys in _by_type(rows.deletes).items():
+        deleted += _delete(connection, row_type.table, keys)
+    for row_type, found in _by_type(
+        (t, (values, parts)) for t, values, parts in rows.upserts
+    ).items():
+        values = [{**row, PASS: number} for row, _ in found]
+        connection.execute(_upsert(row_type.table, connection.dialect.name), values)
+        if row_type.parts is not None:
+            primary = row_type.table.primary_key.columns[0].name
+            table = row_type.parts.table
+            _delete(connection, table, [{primary: row[primary]} for row in values])
+            parts = [part for _, of_row in found for part in of_row]
+            if parts:
+                connection.execute(insert(table), parts)
+    return deleted
+
+
+def _by_type(items: Iterable[tuple[RowType, Any]]) -> Mapping[RowType, list[Any]]:
+    found: dict[RowType, list[Any]] = {}
+    for row_type, item in items:
+        found.setdefault(row_type, []).append(item)
+    return found
+
+
+def _delete(connection: Connection, table: Table, keys: Sequence[Values]) -> int:
+    """Parts of a row go with it, by their foreign key."""
+    if not keys:
+        return 0
+    named = [{f"key_{name}": value for name, value in key.items()} for key in keys]
+    statement = delete(table)
+    for name in keys[0]:
+        statement = statement.where(table.c[name] == bindparam(f"key_{name}"))
+    return _count(connection.execute(statement, named))
+
+
+@lru_cache
+def _upsert(table: Table, dialect: str) -> Any:
+    statement = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(table)
+    changed = {c.name: statement.excluded[c.name] for c in table.columns if not c.primary_key}
+    return statement.on_conflict_do_update(
+        index_elements=list(table.primary_key.columns), set_=changed
+    )
+
+
+def _sweep(connection: Connection, view: str, number: int) -> int:
+    return sum(
+        _count(connection.execute(delete(t.table).where(t.table.c[PASS] < number)))
+        for t in ROW_TYPES[view]
+    )
+
+
+def _write_cursors(connection: Connection, view: str, cursors: Mapping[int, int]) -> None:
+    if cursors:
+        rows = [{"view": view, "bucket": b, "stamp": at} for b, at in cursors.items()]
+        connection.execute(_upsert(SYNC_CURSORS, connection.dialect.name), rows)
+
+
+def _count(result: CursorResult[Any]) -> int:
+    return max(0, result.rowcount)
