@@ -11,7 +11,8 @@ Rooms, from the inside out:
   view is), `records` (what a Kafka record means), `steps` (one conversation with Redis, sync and async).
 - Who feeds it: `projector`, with `app` (Faust), `transport`, `feed`, `watch`, `preflight`, `broker`,
   `deadletters`.
-- Who makes it anew: `rebuilding`, with `filling`, `comparison`, `generations`.
+- Who makes it anew: `rebuilding` and `rollback`, with `filling`, `comparison`, `staging`, `standing`,
+  `generations`; `mending` does so for single aggregates.
 - Who reads it: `queries`, with `questions` and `answers`.
 """
 
@@ -29,10 +30,12 @@ from readmodels.answers import (
 )
 from readmodels.filling import Progress
 from readmodels.generations import RebuildFailed, RebuildRunning
+from readmodels.mending import Mended, mend
 from readmodels.projector import run_projector
 from readmodels.queries import AsyncQueries, Queries
 from readmodels.questions import ViewTimeout
-from readmodels.rebuilding import RebuildReport, ViewReport, rebuild
+from readmodels.rebuilding import Plan, RebuildReport, ViewReport, rebuild
+from readmodels.rollback import RolledBack, discard_previous, rollback
 
 __all__ = [
     "Queries",
@@ -50,6 +53,12 @@ __all__ = [
     "ViewTimeout",
     "run_projector",
     "rebuild",
+    "Plan",
+    "mend",
+    "Mended",
+    "rollback",
+    "discard_previous",
+    "RolledBack",
     "RebuildReport",
     "ViewReport",
     "Progress",

@@ -102,8 +102,15 @@ class Keys:
 
     def kind_of(self, key: str) -> Kind | None:
         """Which kind a key of this generation is; None for the positions and for strangers."""
+        parsed = self.parse(key)
+        return parsed[0] if parsed else None
+
+    def parse(self, key: str) -> tuple[Kind, str] | None:
+        """Kind and identity of a key of this generation; None for the positions and for strangers."""
         _, closed, rest = key.removeprefix(self.stem).partition("}:")
-        return _TYPES.get((self.view, rest.partition(":")[0])) if closed else None
+        name, _, identity = rest.partition(":")
+        kind = _TYPES.get((self.view, name)) if closed else None
+        return None if kind is None else (kind, identity)
 
 
 @lru_cache(maxsize=1_024)
@@ -142,7 +149,11 @@ def document_keys(prefix: str = "<prefix>") -> str:
             f"| `{prefix}:<view>:g<n>:positions` | hash | | `<topic>:<partition>` → next offset to read;"
             " `<topic>` → the id of that topic. |"
         ),
-        f"| `{views_key(prefix)}` | hash | | View → the generation that is live. |",
+        (
+            f"| `{views_key(prefix)}` | hash | | View → the generation that is live; `<view>:previous` →"
+            " the one before, with the time of the switch (ms); `<view>:building` → the one a rebuild"
+            " fills or left, with its begin (ms) and what it was projected with. |"
+        ),
         f"| `{rebuild_lock_key(prefix)}` | string | | Token of the rebuild that runs; expires. |",
     ]
     return "\n".join(lines) + "\n"

@@ -67,6 +67,12 @@ def claim(keys: Keys, topic_ids: Mapping[str, str]) -> Steps[dict[str, str]]:
     return dict(zip(topic_ids, replies[-1], strict=True))
 
 
+def topics(keys: Sequence[Keys], topic: str) -> Steps[list[str | None]]:
+    """The id of the topic that each of these generations was made from; None: nobody has said."""
+    replies = yield [("HGET", k.positions, topic) for k in keys]
+    return list(replies)
+
+
 def advance_command(keys: Keys, at: TopicPart, start: int, after: int) -> Command:
     """Move one position from ``start`` (or beyond) to ``after``; see lua/position.lua for the reply."""
     return POSITION.call([keys.positions], field(at), start, after)

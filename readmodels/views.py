@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from readmodels import orders, sagas, stock, users
+from readmodels import order_mending, orders, sagas, stock, users
+from readmodels.documents import Collection, Document
 from readmodels.keys import Keys
 from readmodels.records import Change
 from readmodels.steps import Steps
@@ -18,18 +19,45 @@ class View:
     """A view reads the events topic of one aggregate; several views may read the same.
 
     ``project``: aggregate id, version and state (JSON) → the row. ``apply`` brings rows into Redis.
+
+    A *unit* is the smallest piece of a view that changes by itself: an aggregate's document, a user's sums.
+    ``unit_of``: kind of key, its identity and the member of a sorted set → the unit it belongs to.
+    ``touched``: generation and changes, before they are applied → the units they may change.
+    ``seen`` and ``mend``: see `mending`; what stands of an aggregate, and put the row of its newest record
+    there if it still stands so or is not newer.
     """
 
     name: str
     aggregate: str
     project: Callable[[str, int, bytes], Any]
     apply: Callable[[Keys, Iterable[Change[Any]]], Steps[None]]
+    unit_of: Callable[[str, str, str], str]
+    touched: Callable[[Keys, Sequence[Change[Any]]], Steps[set[str]]]
+    seen: Callable[[Keys, str], Steps[Any]]
+    mend: Callable[[Keys, str, Change[Any] | None, Any, Sequence[str]], Steps[bool]]
 
 
-ORDERS: Final = View("orders", "order", orders.project, orders.apply)
-STOCK: Final = View("stock", "inventory", stock.project, stock.COLLECTION.apply)
-USERS: Final = View("users", "user", users.project, users.COLLECTION.apply)
-SAGAS: Final = View("sagas", "saga", sagas.project, sagas.COLLECTION.apply)
+def _documents(
+    name: str, aggregate: str, project: Callable[[str, int, bytes], Document], kept: Collection
+) -> View:
+    return View(
+        name, aggregate, project, kept.apply, kept.unit_of, kept.touched, kept.seen, kept.mend
+    )
+
+
+ORDERS: Final = View(
+    "orders",
+    "order",
+    orders.project,
+    orders.apply,
+    orders.unit_of,
+    orders.touched,
+    order_mending.seen,
+    order_mending.mend,
+)
+STOCK: Final = _documents("stock", "inventory", stock.project, stock.COLLECTION)
+USERS: Final = _documents("users", "user", users.project, users.COLLECTION)
+SAGAS: Final = _documents("sagas", "saga", sagas.project, sagas.COLLECTION)
 
 VIEWS: Final[tuple[View, ...]] = (ORDERS, STOCK, USERS, SAGAS)
 
