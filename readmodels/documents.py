@@ -81,14 +81,16 @@ class Collection:
         seen: Seen,
         _strays: Sequence[str],
     ) -> Steps[bool]:
-        """Put the row there (None: nothing). False if something newer came meanwhile. On one connection."""
+        """Put the row there (None: nothing), unless a newer one has come. False if something came in between.
+        On one connection.
+        """
         bucket = bucket_of(identity)
         document, gone = keys.key(self.kind, bucket, identity), keys.key("gone", bucket, identity)
         yield [("WATCH", document, gone)]
         stands = yield from self.seen(keys, identity)
         if not may_replace(stands, change, seen):
             yield [("UNWATCH",)]
-            return False
+            return True  # written meanwhile, all of it, from a newer record
         forced = Change(
             identity, change.version if change else None, change.row if change else None, reset=True
         )

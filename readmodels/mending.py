@@ -4,7 +4,8 @@ The row is written even though its version is not newer: it may be damaged, or h
 So the version guard is not enough against a projector that is at work meanwhile. What makes it safe:
 
 1. What stands in Redis is noted *before* the log is read, so all of it that is right is in the log.
-2. The row is replaced only if it still stands so, or is not newer than the record (WATCH, MULTI, EXEC).
+2. The row is replaced only if it still stands so, or is not newer than the record (WATCH, MULTI, EXEC). Else
+   a projector has written it meanwhile, all of it, from a newer record.
 3. The log is read once more *after* the write. A newer record that a damaged version has kept out is found
    now, and applied in the ordinary way.
 
@@ -13,9 +14,10 @@ No lock is needed: a rebuild fills other keys. If it switches meanwhile, the new
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from confluent_kafka import Consumer
@@ -26,7 +28,7 @@ from readmodels.lookup import Found, look_up
 from readmodels.order_mending import mend_user
 from readmodels.records import Change, fold
 from readmodels.scripts import load_commands
-from readmodels.steps import drive
+from readmodels.steps import Steps, drive
 from readmodels.views import ORDERS, View, named
 from runtime import kafka
 from runtime.redis import Line, redis_url
@@ -34,8 +36,8 @@ from runtime.settings import Settings
 
 Records: TypeAlias = dict[str, tuple[Found, ...]]
 
-ATTEMPTS: Final = 20
-"""Each is lost only to a projector that has just written the very same aggregate."""
+ATTEMPTS: Final = 100
+"""Each takes a millisecond, and is lost only to a projector that writes the same user or document in it."""
 
 
 class Restless(RuntimeError):
@@ -84,17 +86,11 @@ def _mend(
     ids: Mapping[str, Sequence[str]],
 ) -> Records:
     line, reader = connections
-    pending = set(ids)
-    for _ in range(ATTEMPTS):
-        seen = {i: drive(line, view.seen(keys, i)) for i in sorted(pending)}
-        found = look_up(settings, view, pending, reader)
-        for i, stands in seen.items():
-            if drive(line, view.mend(keys, i, _newest(found[i]), stands, ids[i])):
-                pending.discard(i)
-        if not pending:
-            break
-    else:
-        raise Restless(f"{Restless.__doc__} {', '.join(sorted(pending))}")
+    seen = {i: drive(line, view.seen(keys, i)) for i in sorted(ids)}
+    found = look_up(settings, view, ids, reader)
+    for i, stands in seen.items():
+        newest = _newest(found[i])
+        _insist(line, partial(view.mend, keys, i, newest, stands, ids[i]), i)
     found = look_up(settings, view, ids, reader)
     drive(line, view.apply(keys, [new for i in ids if (new := _newest(found[i])) is not None]))
     return found
@@ -107,11 +103,14 @@ def mend_users(settings: Settings, users: Iterable[str], rows: Mapping[str, Sequ
     with closing(Line(redis_url(settings))) as line:
         keys = _live(settings, line, ORDERS)
         for user in users:
-            for _ in range(ATTEMPTS):
-                if drive(line, mend_user(keys, user, rows.get(user, ()))):
-                    break
-            else:
-                raise Restless(f"{Restless.__doc__} {user}")
+            _insist(line, partial(mend_user, keys, user, rows.get(user, ())), user)
+
+
+def _insist(line: Line, steps: Callable[[], Steps[bool]], what: str) -> None:
+    for _ in range(ATTEMPTS):
+        if drive(line, steps()):
+            return
+    raise Restless(f"{Restless.__doc__} {what}")
 
 
 def _live(settings: Settings, line: Line, view: View) -> Keys:

@@ -130,8 +130,8 @@ def mend(
     before: tuple[str | None, Seen],
     strays: Sequence[str],
 ) -> Steps[bool]:
-    """Put the row there (None: nothing), and the totals of everybody who has or had the order. False if
-    something newer came meanwhile. On one connection.
+    """Put the row there (None: nothing) unless a newer one has come, and the totals of everybody who has or
+    had the order. False if something came in between. On one connection.
     """
     owner, noted = before
     version = change.version if change else None
@@ -152,7 +152,7 @@ def mend(
     replies = yield [("GET", place_key(keys, order_id))]
     if replies[0] == owner and owner is not None:
         yield [("DEL", place_key(keys, order_id))]  # after the order
-    return replies[0] in (None, owner)
+    return True
 
 
 def mend_user(
@@ -162,8 +162,8 @@ def mend_user(
     forced: Change[OrderRow] | None = None,
     noted: Seen | None = None,
 ) -> Steps[bool]:
-    """Put one order there, if one is given, and in the same transaction all totals of the user. False if
-    something came in between. On one connection.
+    """Put one order there, if one is given and none that is newer has come, and in the same transaction all
+    totals of the user. False if something came in between. On one connection.
 
     ``noted``: what stood of the order before the log was read; None: nobody knew to look there.
     """
@@ -172,10 +172,8 @@ def mend_user(
     rows = dict(part.rows)
     if forced is not None:
         stands = yield from _stands(keys, user, forced.id)
-        if noted is not None and not may_replace(stands, forced, noted):
-            yield [("UNWATCH",)]
-            return False
-        commands, rows = _force(keys, user, forced, rows)
+        if noted is None or may_replace(stands, forced, noted):
+            commands, rows = _force(keys, user, forced, rows)
     wanted = totals(rows.values())
     replies = yield [
         ("MULTI",),
