@@ -13,7 +13,7 @@ Rooms, from the inside out:
   `deadletters`.
 - Who makes it anew: `rebuilding` and `rollback`, with `filling`, `comparison`, `staging`, `standing`,
   `generations`; `mending` does so for single aggregates.
-- Who reads it: `queries`, with `questions` and `answers`.
+- Who reads it: `queries`, with `questions` and `answers`; `consistency` says how far it is.
 """
 
 from readmodels.answers import (
@@ -28,6 +28,7 @@ from readmodels.answers import (
     UserAnswer,
     ViewStatus,
 )
+from readmodels.consistency import Consistency, Inconsistent, PartitionStatus, ViewConsistency
 from readmodels.filling import Progress
 from readmodels.generations import RebuildFailed, RebuildRunning
 from readmodels.mending import Mended, mend
@@ -54,6 +55,10 @@ __all__ = [
     "run_projector",
     "rebuild",
     "Plan",
+    "Consistency",
+    "Inconsistent",
+    "ViewConsistency",
+    "PartitionStatus",
     "mend",
     "Mended",
     "rollback",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,8 +11,11 @@ import msgspec
 from readmodels.keys import Keys, bucket_of
 from readmodels.records import Change
 from readmodels.scripts import DOCUMENT, BucketCalls
-from readmodels.steps import Steps
+from readmodels.steps import Steps, pairs
 from runtime.redis import Command
+
+Pieces: TypeAlias = dict[str, Any]
+"""What stands of an aggregate, or has to: its row, its place in a ranking, … by name."""
 
 Seen: TypeAlias = tuple[str | None, str | None]
 """Version of what stands, and version at which it was deleted, as Redis has them."""
@@ -63,6 +66,34 @@ class Collection:
         """The units that these changes may change."""
         yield []
         return {change.id for change in changes}
+
+    def pieces(self, keys: Keys, rows: Mapping[str, Document | None]) -> Steps[dict[str, Pieces]]:
+        """The row and the score of each, as they stand."""
+        ranking, buckets = self.ranking, {identity: bucket_of(identity) for identity in rows}
+        found = yield [
+            ("HGETALL", keys.key(self.kind, bucket, identity))
+            for identity, bucket in buckets.items()
+        ]
+        scores: list[str | None] = [None] * len(found)
+        if ranking is not None:
+            scores = yield [
+                ("ZSCORE", keys.key(ranking, bucket), identity)
+                for identity, bucket in buckets.items()
+            ]
+        return {
+            identity: {
+                "row": pairs(row) or None,
+                "score": None if score is None else float(score),
+            }
+            for identity, row, score in zip(buckets, found, scores, strict=True)
+        }
+
+    def expected(self, row: Document | None) -> Pieces:
+        """What has to stand."""
+        if row is None:
+            return {"row": None, "score": None}
+        score = None if row.score is None else float(row.score)
+        return {"row": pairs(row.fields), "score": score}
 
     def seen(self, keys: Keys, identity: str) -> Steps[Seen]:
         """What stands of an aggregate."""

@@ -128,6 +128,11 @@ def rebuild_lock_key(prefix: str) -> str:
     return f"{prefix}:rebuild"
 
 
+def verified_key(prefix: str) -> str:
+    """String, JSON: what the verifier's last pass came to."""
+    return f"{prefix}:verified"
+
+
 def document_keys(prefix: str = "<prefix>") -> str:
     """docs/REDIS_KEYS.md as it has to be."""
     lines = [
@@ -155,5 +160,6 @@ def document_keys(prefix: str = "<prefix>") -> str:
             " fills or left, with its begin (ms) and what it was projected with. |"
         ),
         f"| `{rebuild_lock_key(prefix)}` | string | | Token of the rebuild that runs; expires. |",
+        f"| `{verified_key(prefix)}` | string | | What the verifier's last pass came to (JSON). |",
     ]
     return "\n".join(lines) + "\n"

@@ -96,14 +96,31 @@ def _mend(
     return found
 
 
-def mend_users(settings: Settings, users: Iterable[str], rows: Mapping[str, Sequence[str]]) -> None:
-    """Compute anew what these users' orders add up to. ``rows``: user → orders of theirs that are known
-    to stand, whether the user's list has them or not. Raises Restless, RedisError.
+def mend_users(
+    settings: Settings,
+    users: Mapping[str, Collection[str]],
+    orders: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Compute anew what these users' orders add up to. ``users``: each with the currencies in whose rankings
+    they stand, if more than their orders say; ``orders``: of a user, those that stand but may not be
+    listed. Raises Restless, RedisError.
     """
     with closing(Line(redis_url(settings))) as line:
         keys = _live(settings, line, ORDERS)
-        for user in users:
-            _insist(line, partial(mend_user, keys, user, rows.get(user, ())), user)
+        for user, currencies in users.items():
+            also = (orders or {}).get(user, ())
+            _insist(line, partial(mend_user, keys, user, also, currencies=currencies), user)
+
+
+def remove_strays(settings: Settings, view: str, strays: Iterable[tuple[str, str]]) -> None:
+    """Remove keys (without the generation's stem), or members of sorted sets, that stand where nothing of
+    the view belongs. Raises RedisError.
+    """
+    (one,) = named([view])
+    with closing(Line(redis_url(settings))) as line:
+        stem = _live(settings, line, one).stem
+        for name, member in strays:
+            line.run([("ZREM", stem + name, member) if member else ("UNLINK", stem + name)])
 
 
 def _insist(line: Line, steps: Callable[[], Steps[bool]], what: str) -> None:

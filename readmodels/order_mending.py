@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from readmodels.documents import Seen, may_replace
+from readmodels.documents import Pieces, Seen, may_replace
 from readmodels.keys import Keys, bucket_of
 from readmodels.orders import OrderRow, document_key, owner_of, place_key, user_of, write_commands
 from readmodels.records import Change
@@ -33,6 +33,17 @@ class Totals:
     listed: frozenset[str]
     orders: str | None
     spent: dict[str, str]
+
+    def is_same(self, other: Totals) -> bool:
+        """Whether both say the same; a score is a double, of which Redis tells 17 digits."""
+        return (self.sums, self.listed) == (other.sums, other.listed) and _scores(self) == _scores(
+            other
+        )
+
+
+def _scores(one: Totals) -> tuple[float | None, dict[str, float]]:
+    spent = {currency: float(score) for currency, score in one.spent.items()}
+    return None if one.orders is None else float(one.orders), spent
 
 
 def totals(rows: Iterable[Mapping[str, str]]) -> Totals:
@@ -115,6 +126,32 @@ def user_at_once(
     return None if replies[-1] is None else part
 
 
+def pieces(keys: Keys, rows: Mapping[str, OrderRow | None]) -> Steps[dict[str, Pieces]]:
+    """The order, whose it is, and whether it is in the list, as they stand."""
+    owners = yield [("GET", place_key(keys, order_id)) for order_id in rows]
+    users = {
+        order_id: user_of(owner) if owner else (row.user_id if row else "")
+        for (order_id, row), owner in zip(rows.items(), owners, strict=True)
+    }
+    found = yield [("HGETALL", document_key(keys, user, one)) for one, user in users.items()]
+    documents = [pairs(one) for one in found]
+    listed = yield [
+        ("ZSCORE", keys.key("list", bucket_of(user), user), document.get("listed", ""))
+        for user, document in zip(users.values(), documents, strict=True)
+    ]
+    return {
+        order_id: {"row": document or None, "place": owner, "listed": score is not None}
+        for order_id, owner, document, score in zip(rows, owners, documents, listed, strict=True)
+    }
+
+
+def expected(row: OrderRow | None) -> Pieces:
+    """What has to stand."""
+    if row is None:
+        return {"row": None, "place": None, "listed": False}
+    return {"row": pairs(row.fields), "place": owner_of(row), "listed": True}
+
+
 def seen(keys: Keys, order_id: str) -> Steps[tuple[str | None, Seen]]:
     """Whose an order is, and what stands of it there."""
     replies = yield [("GET", place_key(keys, order_id))]
@@ -145,7 +182,7 @@ def mend(
         theirs = row if row is not None and row.user_id == user else None
         forced = Change(order_id, version, theirs, reset=True)
         known = noted if owner is not None and user_of(owner) == user else None
-        if not (yield from mend_user(keys, user, [order_id], forced, known)):
+        if not (yield from mend_user(keys, user, [order_id], forced=forced, noted=known)):
             return False
     if row is not None:
         return True
@@ -159,15 +196,18 @@ def mend_user(
     keys: Keys,
     user: str,
     also: Sequence[str] = (),
+    *,
     forced: Change[OrderRow] | None = None,
     noted: Seen | None = None,
+    currencies: Collection[str] = (),
 ) -> Steps[bool]:
     """Put one order there, if one is given and none that is newer has come, and in the same transaction all
     totals of the user. False if something came in between. On one connection.
 
     ``noted``: what stood of the order before the log was read; None: nobody knew to look there.
+    ``currencies``: rankings that the user stands in, if more than the orders say.
     """
-    part = yield from read_user(keys, user, also)
+    part = yield from read_user(keys, user, also, currencies)
     commands: list[Command] = []
     rows = dict(part.rows)
     if forced is not None:

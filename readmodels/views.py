@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from readmodels import order_mending, orders, sagas, stock, users
-from readmodels.documents import Collection, Document
+from readmodels.documents import Collection, Document, Pieces
 from readmodels.keys import Keys
 from readmodels.records import Change
 from readmodels.steps import Steps
@@ -23,6 +23,8 @@ class View:
     A *unit* is the smallest piece of a view that changes by itself: an aggregate's document, a user's sums.
     ``unit_of``: kind of key, its identity and the member of a sorted set → the unit it belongs to.
     ``touched``: generation and changes, before they are applied → the units they may change.
+    ``pieces``: all that stands of these aggregates; their rows say where to look if nothing else does.
+    ``expected``: what has to stand for a row, None for none.
     ``seen`` and ``mend``: see `mending`; what stands of an aggregate, and put the row of its newest record
     there if it still stands so or is not newer.
     """
@@ -33,15 +35,27 @@ class View:
     apply: Callable[[Keys, Iterable[Change[Any]]], Steps[None]]
     unit_of: Callable[[str, str, str], str]
     touched: Callable[[Keys, Sequence[Change[Any]]], Steps[set[str]]]
+    pieces: Callable[[Keys, Mapping[str, Any]], Steps[dict[str, Pieces]]]
+    expected: Callable[[Any], Pieces]
     seen: Callable[[Keys, str], Steps[Any]]
     mend: Callable[[Keys, str, Change[Any] | None, Any, Sequence[str]], Steps[bool]]
 
 
-def _documents(
+def documents(
     name: str, aggregate: str, project: Callable[[str, int, bytes], Document], kept: Collection
 ) -> View:
+    """A view of one document an aggregate, and perhaps a ranking."""
     return View(
-        name, aggregate, project, kept.apply, kept.unit_of, kept.touched, kept.seen, kept.mend
+        name,
+        aggregate,
+        project,
+        kept.apply,
+        kept.unit_of,
+        kept.touched,
+        kept.pieces,
+        kept.expected,
+        kept.seen,
+        kept.mend,
     )
 
 
@@ -52,12 +66,14 @@ ORDERS: Final = View(
     orders.apply,
     orders.unit_of,
     orders.touched,
+    order_mending.pieces,
+    order_mending.expected,
     order_mending.seen,
     order_mending.mend,
 )
-STOCK: Final = _documents("stock", "inventory", stock.project, stock.COLLECTION)
-USERS: Final = _documents("users", "user", users.project, users.COLLECTION)
-SAGAS: Final = _documents("sagas", "saga", sagas.project, sagas.COLLECTION)
+STOCK: Final = documents("stock", "inventory", stock.project, stock.COLLECTION)
+USERS: Final = documents("users", "user", users.project, users.COLLECTION)
+SAGAS: Final = documents("sagas", "saga", sagas.project, sagas.COLLECTION)
 
 VIEWS: Final[tuple[View, ...]] = (ORDERS, STOCK, USERS, SAGAS)
 

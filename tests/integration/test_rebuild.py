@@ -234,7 +234,8 @@ def check_mended(world: World, damage: tuple[str, ...]) -> None:
     listed = world.client.zrange(find(world, "orders", ":list:u-1"), 0, -1)
     getattr(world.client, command)(name, *arguments)
     if ending.startswith(":list"):  # then nothing but the log knows whose the others are
-        mend_users(world.settings, ["u-1"], {"u-1": [one.partition(":")[2] for one in listed]})
+        ids = [one.partition(":")[2] for one in listed]
+        mend_users(world.settings, {"u-1": ()}, {"u-1": ids})
     else:
         assert all_live(world) != before, damage
         invoke(world, "--aggregate", "order", "o-1")
