@@ -26,8 +26,8 @@ def world(servers: ServersAddress, prefix: str, tmp_path: Path) -> Iterator[Worl
 
 
 def test_views_are_behind_until_they_have_everything(world: World) -> None:
-    world.commit(*life(20))
     began = time.monotonic()
+    world.commit(*life(20))
     with Consistency(world.settings) as views:
         time.sleep(0.2)
         status = {one.view: one for one in views.status()}
