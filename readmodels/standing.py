@@ -80,10 +80,11 @@ def read(prefix: str, views: Sequence[View]) -> Steps[dict[str, Standing]]:
     ]
     found: dict[str, Standing] = {}
     for view, (stood, previous, building) in zip(views, replies, strict=True):
-        began = Left.of(building)
-        if began is not None and began.generation == int(stood or FIRST_GENERATION):
+        began, left = Left.of(building), Left.of(previous)
+        settled = {int(stood or FIRST_GENERATION), left.generation if left else None}
+        if began is not None and began.generation in settled:
             began = None  # it went live, and who switched was killed before saying so
-        found[view.name] = Standing(stood or "", Left.of(previous), began)
+        found[view.name] = Standing(stood or "", left, began)
     return found
 
 
