@@ -32,6 +32,8 @@ from tests.support.events import Record, order
 AGGREGATES = 1_000
 EVENTS = (1, 10, 100)
 Row = dict[str, float]
+FIGURES = {"records": 0, "seconds": 2, "records compacted": 0, "seconds compacted": 2}
+"""Name of a figure, and its decimals."""
 
 
 def main() -> None:
@@ -63,11 +65,10 @@ def _measure(prefix: str, aggregates: int, events: int) -> Row:
     compacted_records, compacted_seconds = _rebuild(settings)
     return {
         "events each": events,
-        "events": aggregates * events,
-        "records read": records,
+        "records": records,
         "seconds": seconds,
-        "records read, compacted": compacted_records,
-        "seconds, compacted": compacted_seconds,
+        "records compacted": compacted_records,
+        "seconds compacted": compacted_seconds,
     }
 
 
@@ -103,12 +104,15 @@ def _rebuild(settings: Settings) -> tuple[int, float]:
 
 
 def _show(rows: list[Row], console: Console) -> None:
-    columns = list(rows[0])
-    table = Table(*columns, "records, ratio", "seconds, ratio", "compacted: records", "seconds ")
+    """Each figure, and how many times that of the first row it is."""
+    first = rows[0]
+    table = Table("events each", *FIGURES)
     for row in rows:
-        ratios = [row[name] / max(rows[0][name], 1e-9) for name in columns[2:]]
-        cells = [f"{row[name]:,.2f}".removesuffix(".00") for name in columns]
-        table.add_row(*cells, *(f"{ratio:.1f}" for ratio in ratios))
+        cells = (
+            f"{row[name]:,.{digits}f} (x {row[name] / max(first[name], 1e-9):.1f})"
+            for name, digits in FIGURES.items()
+        )
+        table.add_row(f"{row['events each']:.0f}", *cells)
     console.print(table)
 
 
