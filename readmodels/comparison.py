@@ -4,7 +4,8 @@ The rebuilt one is held still at a vector V: all records before V are in it, and
 at V or beyond, and goes on. What differs is certain if no record between V and the end of the topics, as it
 is *after* the look, could have changed it: then the live side says what it said at V. Everything else moved;
 the rebuilt one is brought to that end, V', and what moved is looked at again there. So a difference is never
-an illusion, and of what was found equal each side had applied the same records.
+an illusion, and of what was found equal each side had applied the same records. What goes wrong on the live
+side after it was looked at is for the next look.
 
 What a view says is compared, not how Redis stores it: a hash has no order, markers of deletions expire.
 """
