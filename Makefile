@@ -42,11 +42,12 @@ JOBS ?= 2
 test: $(STAMP) ## all tests, against real servers
 	$(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-check: $(STAMP) ## formatting, lint, types, import rules
+check: $(STAMP) ## formatting, lint, types, import rules, the published contract
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
+	$(BIN)/python -m orderflow.schema_files --check
 
 format: $(STAMP) ## rewrite the sources as `make check` wants them
 	$(BIN)/ruff format .

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import latency, placing, processing, projecting, rebuilding, workload
+from benchmarks import latency, placing, processing, projecting, reading, rebuilding, workload
 from benchmarks.roles import running
 from runtime import topic_admin
 from runtime.embedded import EmbeddedServers
@@ -53,7 +53,8 @@ def main() -> None:
 def measure(environment: dict[str, str], count: int, rounds: int, console: Console) -> Rows:
     """Every figure, each in ``rounds`` alternations with its comparator."""
     rows: Rows = {
-        name: [] for name in ("processing", "projecting", "rebuilding", "latency", "placing")
+        name: []
+        for name in ("processing", "projecting", "rebuilding", "reading", "latency", "placing")
     }
     for number in range(rounds + 1):
         console.print(f"round {number} of {rounds}: {count} commands" if number else "warming up")
@@ -65,6 +66,7 @@ def measure(environment: dict[str, str], count: int, rounds: int, console: Conso
             "processing": processing.pair(settings, here, count),
             "projecting": projecting.pair(settings, here),
             "rebuilding": rebuilding.pair(settings),
+            "reading": reading.figures(settings, 5 * count),
             "latency": _latency(environment, number),
             "placing": _placing(environment, number, count),
         }

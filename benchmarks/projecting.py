@@ -2,6 +2,7 @@
 
 import time
 from contextlib import closing
+from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
@@ -78,7 +79,8 @@ def projector_rate(settings: Settings, environment: dict[str, str]) -> float:
 
 
 def _change(record: IncomingRecord) -> Change[object] | None:
-    return read(record.key, record.value, record.headers, ORDERS.project)  # type: ignore[arg-type]
+    headers: Any = record.headers
+    return read(record.key, record.value, headers, ORDERS.states, ORDERS.project)
 
 
 def _ends(settings: Settings, topic: str) -> dict[int, int]:

@@ -12,10 +12,11 @@ from commands.aggregate import Aggregate
 from commands.inventory import INVENTORY
 from commands.order import ORDER
 from commands.payment import PAYMENT
+from commands.stream import STREAM
 from commands.user import USER
 from schemas import topics
 
-AGGREGATES: Final[tuple[Aggregate, ...]] = (USER, INVENTORY, ORDER, PAYMENT)
+AGGREGATES: Final[tuple[Aggregate, ...]] = (USER, INVENTORY, ORDER, PAYMENT, STREAM)
 
 
 class TableError(Exception):

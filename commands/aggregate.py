@@ -13,12 +13,13 @@ are loaded.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.rejections import Code, Rejection
+from schemas.upcasting import Json, Upcaster
 
 Event = msgspec.Struct
 Decision = tuple[Event, ...] | Rejection
@@ -31,6 +32,26 @@ class Command(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    UPCASTERS: ClassVar[tuple["OldForm", ...]] = ()
+    """As of any message, see schemas/upcasting.py; of a command each step keeps the old model, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class OldForm:
+    """A command as it was in an older version, and the step from there to the next one.
+
+    Commands come from anybody, so the old model stays to judge the old data: a mistake is named as it
+    always was, the step gets only what is valid, and the digest by which a repetition is known stays
+    what it was before the upgrade.
+    """
+
+    model: type[Command]
+    step: Upcaster
+
+    def __call__(self, data: Json) -> Json:
+        """The data of the next version."""
+        return self.step(data)
 
 
 class Loaded(msgspec.Struct, frozen=True, gc=False):

@@ -43,6 +43,7 @@ class Roles:
             "reactor": 1,
             "payments": 1,
             "projector": self.projectors,
+            "indexer": 1,
         }
 
 

@@ -137,7 +137,7 @@ class OrderClient:
                 wait((end,), pause)
             if (placement := _placement(order_id, outcome, end)) is not None:
                 return placement
-        return _still_running(order_id, timeout)
+        return still_running(order_id, timeout)
 
 
 class AsyncOrderClient:
@@ -173,7 +173,7 @@ class AsyncOrderClient:
                 await asyncio.wait(asked[1:], timeout=pause)
             if (placement := _placement(order_id, outcome, end)) is not None:
                 return placement
-        return _still_running(order_id, timeout)
+        return still_running(order_id, timeout)
 
 
 def _questions(
@@ -195,19 +195,26 @@ def _placement(
 ) -> Placed | NotPlaced | None:
     """What has come, if it decides the matter."""
     if end.done():
-        ended = end.result()
-        if ended.status is SagaStatus.COMPLETED:
-            return Placed(order_id, ended.ended_at_ms)
-        return NotPlaced(
-            order_id, ended.status.value, ended.code or "", ended.message or "", ended.undone
-        )
+        return ended(order_id, end.result())
     if outcome.done() and not outcome.result().accepted:
-        refused = outcome.result()
-        return NotPlaced(order_id, "rejected", str(refused.code), refused.message or "")
+        return refused(order_id, outcome.result())
     return None
 
 
-def _still_running(order_id: str, timeout: float) -> StillRunning:
+def ended(order_id: str, end: SagaEnd) -> Placed | NotPlaced:
+    """What the end of its saga means for an order."""
+    if end.status is SagaStatus.COMPLETED:
+        return Placed(order_id, end.ended_at_ms)
+    return NotPlaced(order_id, end.status.value, end.code or "", end.message or "", end.undone)
+
+
+def refused(order_id: str, outcome: Outcome) -> NotPlaced:
+    """Nothing was begun: the saga's start was rejected."""
+    return NotPlaced(order_id, "rejected", str(outcome.code), outcome.message or "")
+
+
+def still_running(order_id: str, timeout: float) -> StillRunning:
+    """No end within so many seconds."""
     return StillRunning(
         order_id,
         f"order {order_id} has not ended within {timeout:g} s and goes on by itself: ask again with "

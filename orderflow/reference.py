@@ -91,9 +91,14 @@ def topics_table() -> str:
 
 def headers_table() -> str:
     """Every header and the comment that stands under its name in schemas/headers.py."""
-    found = _HEADER.findall(inspect.getsource(headers))
-    rows = ((f"`{value}`", sentence(text) or _words(name)) for name, value, text in found)
+    rows = ((f"`{name}`", meaning) for name, meaning in header_meanings().items())
     return _table(("header", "what it holds"), rows)
+
+
+def header_meanings() -> dict[str, str]:
+    """Header -> the comment that stands under its name in schemas/headers.py."""
+    found = _HEADER.findall(inspect.getsource(headers))
+    return {value: sentence(text) or _words(name) for name, value, text in found}
 
 
 def rejections_table() -> str:

@@ -1,149 +1,30 @@
-"""Writes what is generated from the code: the JSON Schemas in schemas/json and the tables in the
-docs.
+"""Writes what is made from the code: JSON Schemas, the AsyncAPI document, the tables in the docs, and new
+golden files and released schemas. Refuses a change that breaks what was released.
 
-    python -m orderflow.schema_files           rewrites the files that differ
+    python -m orderflow.schema_files           writes the files that differ or are missing
     python -m orderflow.schema_files --check   writes nothing; exit code 1 names what differs
 
-Tests hold the files equal to the code, so a change of the wire format shows in a diff. Here stands
-what a message looks like; `orderflow.reference` makes the tables for people.
+Golden files and released schemas are only ever added. An incompatible change ends both ways with exit code
+1, and the first writes nothing then. Tests hold the files equal to the code, so a change of the wire format
+shows in a diff.
 """
 
 import json
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-
-from commands.aggregate import Aggregate, Command
-from orderflow.reference import marked_tables, sentence, with_tables
-from sagas import AGGREGATES
-from schemas.ids import ID_PATTERN, MAX_ID_LENGTH
-from schemas.records import SCHEMA_VERSION, CommandRecord, EventRecord, Outcome
+from orderflow.contract import asyncapi, golden, released
+from orderflow.contract.json_schemas import Schema, schemas
+from orderflow.reference import marked_tables, with_tables
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SCHEMAS: Final = "schemas/json"
 DOCUMENTS: Final = ("README.md", "docs/WIRE_FORMAT.md")
 """Files with tables between markers."""
 
-DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-
-Schema = dict[str, Any]
-
-
-def schemas() -> dict[str, Schema]:
-    """Path below schemas/json -> JSON Schema of one message's value, for every message there is."""
-    return dict(_schemas())
-
-
-def _schemas() -> Iterator[tuple[str, Schema]]:
-    for aggregate in AGGREGATES:
-        name = aggregate.name
-        for model in aggregate.commands:
-            yield _named(f"{name}/commands/{model.__name__}", command_schema(model))
-        for event in aggregate.events:
-            full = event_schema((event.__name__,), event, aggregate.root_type)
-            yield _named(f"{name}/events/{event.__name__}", full)
-            bare = event_schema((event.__name__,), event, None)
-            yield _named(f"{name}/history/{event.__name__}", bare)
-        if aggregate.part_type is not None:
-            yield _named(f"{name}/events/{aggregate.part_type.__name__}", part_schema(aggregate))
-    yield _named("outcome", outcome_schema())
-
-
-def _named(path: str, schema: Schema) -> tuple[str, Schema]:
-    identity = f"urn:orderflow:{path.replace('/', ':')}:{SCHEMA_VERSION}"
-    return f"{path}.json", {"$schema": DIALECT, "$id": identity, **_tidy(schema)}
-
-
-def _tidy(schema: Any, *, names: bool = False) -> Any:
-    """Descriptions on one line, and no titles that only repeat a field's name. ``names``: the keys
-    are fields, not keywords.
-    """
-    if isinstance(schema, list):
-        return [_tidy(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    tidy: Schema = {}
-    for key, value in schema.items():
-        if not names and key == "description":
-            tidy[key] = sentence(value)
-        elif names or key != "title" or "properties" in schema or "enum" in schema:
-            tidy[key] = _tidy(value, names=not names and key in ("properties", "$defs"))
-    return tidy
-
-
-def command_schema(model: type[Command]) -> Schema:
-    """Envelope and data of a command."""
-    data = model.model_json_schema()
-    definitions = data.pop("$defs", {})
-    # The edge takes an absent `data` for an empty object, which satisfies a model without fields.
-    required = ("type", "command_id", *(("data",) if data.get("required") else ()))
-    id_ = {"type": "string", "pattern": ID_PATTERN, "maxLength": MAX_ID_LENGTH}
-    replaced: Schema = {"type": {"const": model.__name__}, "command_id": id_, "data": data}
-    schema = _envelope(CommandRecord, replaced, required)
-    return _described(schema, model, definitions)
-
-
-def event_schema(
-    types: tuple[str, ...],
-    event: type[msgspec.Struct] | None,
-    state: type[msgspec.Struct] | None,
-) -> Schema:
-    """An event record: with ``state`` as on the events topic, without it as in the history."""
-    present = {"data": event, "state": state}
-    parts = {name: kind for name, kind in present.items() if kind is not None}
-    references, definitions = msgspec.json.schema_components(
-        parts.values(), ref_template="#/$defs/{name}"
-    )
-    replaced: Schema = dict(zip(parts, references, strict=True))
-    replaced["type"] = {"const": types[0]} if len(types) == 1 else {"enum": list(types)}
-    required = ("type", "id", "version", "occurred_at_ms", *parts)
-    schema = _envelope(EventRecord, replaced, required, leave_out=set(present) - set(parts))
-    return _described(schema, event or state or EventRecord, definitions)
-
-
-def part_schema(aggregate: Aggregate) -> Schema:
-    """The record of a part's own: any event may have made it; the data stands on the root's record."""
-    return event_schema(
-        tuple(event.__name__ for event in aggregate.events), None, aggregate.part_type
-    )
-
-
-def outcome_schema() -> Schema:
-    """An outcome, on an aggregate's outcomes topic and as a reply."""
-    (reference,), definitions = msgspec.json.schema_components(
-        [Outcome], ref_template="#/$defs/{name}"
-    )
-    del reference  # the outcome itself becomes the root of its file
-    outcome: Schema = definitions.pop("Outcome")
-    return outcome | {"$defs": definitions}
-
-
-def _envelope(
-    record: type[msgspec.Struct],
-    replaced: Mapping[str, Schema],
-    required: tuple[str, ...],
-    leave_out: Collection[str] = (),
-) -> Schema:
-    """The object with the record's fields; those in ``replaced`` have a schema of their own."""
-    properties: Schema = {}
-    for field in msgspec.structs.fields(record):
-        if field.name in leave_out:
-            continue
-        if field.name in replaced:
-            properties[field.name] = replaced[field.name]
-        elif field.name == "schema_version":
-            properties[field.name] = {"const": SCHEMA_VERSION, "default": SCHEMA_VERSION}
-        else:
-            properties[field.name] = msgspec.json.schema(field.type)
-    return {"type": "object", "properties": properties, "required": list(required)}
-
-
-def _described(schema: Schema, subject: type, definitions: Schema) -> Schema:
-    described = {"title": subject.__name__, "description": subject.__doc__ or "", **schema}
-    return described | {"$defs": definitions} if definitions else described
+USAGE: Final = "usage: python -m orderflow.schema_files [--check]\n"
 
 
 def text_of(schema: Schema) -> str:
@@ -162,6 +43,13 @@ def differences(root: Path = ROOT) -> dict[Path, str | None]:
     for document in DOCUMENTS:
         path = root / document
         wanted[path] = with_tables(path.read_text(encoding="utf-8"), tables)
+    new_golden = golden.missing(root)
+    examples = {path: file.read_text("utf-8") for path, file in golden.goldens(root)}
+    examples |= {golden.message_of(root, path): text for path, text in new_golden.items()}
+    records = {path: json.loads(text) for path, text in examples.items()}
+    wanted[root / asyncapi.FILE] = asyncapi.text_of(records)
+    wanted |= new_golden
+    wanted |= released.missing(root)
     return {path: text for path, text in wanted.items() if _read(path) != text}
 
 
@@ -179,16 +67,22 @@ def write(found: Mapping[Path, str | None]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def main(arguments: list[str]) -> int:
-    """The exit code: 1 when ``--check`` found a difference, 2 for wrong usage."""
+def main(arguments: list[str], root: Path = ROOT) -> int:
+    """The exit code: 1 for an incompatible change, or a difference with ``--check``; 2 for wrong usage."""
     if arguments not in ([], ["--check"]):
-        sys.stderr.write("usage: python -m orderflow.schema_files [--check]\n")
+        sys.stderr.write(USAGE)
         return 2
-    found = differences()
+    broken = released.incompatibilities(root)
+    if broken:
+        for problem in broken:
+            sys.stderr.write(f"{problem}\n")
+        sys.stderr.write(f"{released.WAY_OUT}.\n")
+        return 1
+    found = differences(root)
     if not arguments:
         write(found)
     for path in found:
-        sys.stdout.write(f"{path.relative_to(ROOT)}\n")
+        sys.stdout.write(f"{path.relative_to(root)}\n")
     return 1 if arguments and found else 0
 
 

@@ -15,7 +15,8 @@ from payments.gateway import Charge, GatewayUnavailable, KeyReused, PaymentGatew
 from payments.reaction import Followup, Refund, Task, after_charge, after_refund, react
 from runtime.records import IncomingRecord
 from schemas.ids import is_id
-from schemas.records import SCHEMA_VERSION, EventRecord, decode_event
+from schemas.records import decode_event
+from schemas.upcasting import UnsupportedVersion
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,11 @@ TELL_EVERY: Final = 5
 
 
 class Unreadable(Exception):
-    """A record that is no event of a payment."""
+    """A record that is no event of a payment, or one of a newer release; ``code`` says which."""
+
+    def __init__(self, message: str, code: str = "unreadable") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -43,20 +48,15 @@ def read(source: IncomingRecord) -> Work | None:
     """None where there is nothing to ask. Raises Unreadable."""
     try:
         payment_id = (source.key or b"").decode()
-        event = _decode(source.value)
+        event = decode_event(source.value or b"")
         if not is_id(payment_id):
             raise Unreadable("the record key is no payment id")
         task = react(payment_id, event)
+    except UnsupportedVersion as error:
+        raise Unreadable(str(error), "unsupported_schema_version") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Unreadable(str(error)) from error
     return None if task is None else Work(source, event.id, task)
-
-
-def _decode(value: bytes | None) -> EventRecord:
-    event = decode_event(value or b"")
-    if event.schema_version > SCHEMA_VERSION:
-        raise Unreadable(f"schema version {event.schema_version} is newer than {SCHEMA_VERSION}")
-    return event
 
 
 def pauses(chance: random.Random) -> Iterator[float]:
@@ -106,7 +106,7 @@ class Asker:
     async def set_aside(self, source: IncomingRecord, error: Unreadable) -> None:
         """An event that nobody can read."""
         logger.error("%s-%d at %d: %s", source.topic, source.partition, source.offset, error)
-        await self._sender.dead_letter(source, "unreadable", error)
+        await self._sender.dead_letter(source, error.code, error)
 
     async def _ask_until_known(self, task: Task, superseded: asyncio.Event) -> tuple[Followup, ...]:
         for tries, pause in enumerate(pauses(self._chance), 1):

@@ -71,8 +71,8 @@ class Ledger:
 
     @classmethod
     def in_memory(cls) -> Self:
-        """A book that goes with its process."""
-        return cls(sqlite3.connect(":memory:"))
+        """A book that goes with its process; threads may take turns with it."""
+        return cls(sqlite3.connect(":memory:", check_same_thread=False))
 
     def close(self) -> None:
         """Everything is on the disk already."""

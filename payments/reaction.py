@@ -14,9 +14,13 @@ from payments.gateway import Charge, Charged, Declined, Refunded
 from schemas.ids import derived_id
 from schemas.payment import PaymentRefundRequested, PaymentRequested
 from schemas.records import CommandRecord, EventRecord, encode
+from schemas.upcasting import Reader
 
 MAX_TEXT: Final = 200
 """As the commands' models have it: what a gateway says beyond is cut off, not refused."""
+
+_requests: Final = Reader(PaymentRequested)
+_refund_requests: Final = Reader(PaymentRefundRequested)
 
 
 class Refund(msgspec.Struct, frozen=True):
@@ -39,12 +43,12 @@ def react(payment_id: str, event: EventRecord) -> Task | None:
     """
     match event.type:
         case PaymentRequested.__name__:
-            requested = msgspec.json.decode(event.data, type=PaymentRequested)
+            requested = _requests.read(event.data, event.schema_version)
             if requested.token is None:
                 return None
             return Charge(payment_id, requested.amount, requested.currency, requested.token)
         case PaymentRefundRequested.__name__:
-            refund = msgspec.json.decode(event.data, type=PaymentRefundRequested)
+            refund = _refund_requests.read(event.data, event.schema_version)
             if refund.token is None:
                 return None
             return Refund(payment_id, refund.reason, event.version)

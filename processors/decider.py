@@ -14,12 +14,13 @@ import msgspec
 from commands.aggregate import Aggregate, Command, Event, Loaded, version_conflict
 from processors.edge import Edge, Request, Unanswerable
 from processors.outbox import Occurrence, Outbox, marks_of
-from processors.state_store import PartitionState
+from processors.state_store import State
 from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from schemas.ids import outcome_key, part_key
 from schemas.records import decode_outcome
 from schemas.rejections import Code, Rejection
 from schemas.topics import Topics
+from schemas.upcasting import StateReader, UnsupportedVersion
 
 logger = logging.getLogger(__name__)
 
@@ -65,20 +66,22 @@ _NOTHING = Known(0, None)
 class Decider:
     """One partition of one aggregate."""
 
-    def __init__(
-        self, aggregate: Aggregate, topics: Topics, partition: int, store: PartitionState
-    ) -> None:
+    def __init__(self, aggregate: Aggregate, topics: Topics, partition: int, store: State) -> None:
         self._aggregate = aggregate
         self._store = store
         self._edge = Edge(aggregate, topics.partitions)
         self._outbox = Outbox(aggregate.name, topics, partition)
-        self._root_decoder = _stored_decoder(aggregate.root_type)
-        self._part_decoder = _stored_decoder(aggregate.part_type or aggregate.root_type)
+        self._roots: StateReader[Any] = StateReader(aggregate.root_type)
+        self._part_states: StateReader[Any] = StateReader(
+            aggregate.part_type or aggregate.root_type
+        )
         self._open = Pending()
         self._sealed = Pending()
 
     def decide(self, incoming: IncomingRecord) -> list[OutgoingRecord]:
-        """The records that follow from one command's record. Never raises for what came in."""
+        """The records that follow from one command's record. Never raises for what came in; raises
+        UnsupportedVersion where a newer release has written the state: a refusal would be for good.
+        """
         request = self._edge.read(incoming.key, incoming.value, incoming.partition)
         if isinstance(request, Unanswerable):
             return [self._outbox.dead_letter(incoming, request.rejection)]
@@ -134,9 +137,11 @@ class Decider:
 
     def _judge(self, case: Case) -> list[OutgoingRecord]:
         request, incoming = case.request, case.incoming
-        root = self._load(case.key, self._root_decoder)
+        root = self._load(case.key, self._roots)
         try:
             decision = self._steps(request, root, incoming.occurred_at_ms)
+        except UnsupportedVersion:  # of a part's state; no bug of the handler
+            raise
         except Exception as bug:  # whatever a handler's bug is, it must stop nobody else's command
             logger.exception("bug while deciding %s %s", request.type, request.command_id)
             rejection = Rejection(
@@ -181,7 +186,7 @@ class Decider:
         """The parts that the command touches, as they stand."""
         keys = {part: part_key(aggregate_id, part) for part in self._aggregate.parts_of(command)}
         return {
-            part: self._load(key.encode(), self._part_decoder).state for part, key in keys.items()
+            part: self._load(key.encode(), self._part_states).state for part, key in keys.items()
         }
 
     def _write(self, case: Case, step: Step, at: Occurrence) -> list[OutgoingRecord]:
@@ -240,24 +245,14 @@ class Decider:
             *self._outbox.reply(request, incoming, refused, case.marks),
         ]
 
-    def _load(self, key: bytes, decoder: msgspec.json.Decoder[Any]) -> Known:
+    def _load(self, key: bytes, reader: StateReader[Any]) -> Known:
         known = self._open.known.get(key) or self._sealed.known.get(key)
         if known is None:
             value = self._store.states.get(key)
-            if value is None:
-                known = _NOTHING
-            else:
-                stored = decoder.decode(value)
-                known = Known(stored.version, stored.state)
+            known = _NOTHING if value is None else Known(*reader.read(value))
             self._open.known[key] = known
         return known
 
     def _remember(self, key: bytes, value: bytes | None, known: Known) -> None:
         self._open.known[key] = known
         self._open.states[key] = value
-
-
-def _stored_decoder(state_type: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
-    """Reads version and state of an event record and skips the rest."""
-    stored = msgspec.defstruct("Stored", [("version", int), ("state", state_type)])
-    return msgspec.json.Decoder(stored)

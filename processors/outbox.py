@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from commands.aggregate import Event
+from commands.aggregate import Command, Event
 from processors.edge import Request
 from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from sagas.messages import RecordAnswer
@@ -19,6 +19,7 @@ from schemas.partitioner import partition_for
 from schemas.records import CommandRecord, EventRecord, Outcome, OutcomeStatus, encode
 from schemas.rejections import Rejection
 from schemas.topics import SAGA, Topics
+from schemas.upcasting import version_of
 
 STAGE = "command-processor"
 
@@ -62,7 +63,9 @@ class Outbox:
             id=at.event_id,
             version=at.version,
             occurred_at_ms=at.ms,
+            schema_version=version_of(type(event)),
             data=data,
+            state_version=version_of(type(state)),
             state=msgspec.Raw(encode(state)),
         )
         return OutgoingRecord(self._events, self._partition, key, encode(record), at.marks)
@@ -76,6 +79,7 @@ class Outbox:
             id=at.event_id,
             version=at.version,
             occurred_at_ms=at.ms,
+            schema_version=version_of(type(event)),
             data=data,
         )
         return OutgoingRecord(self._history, self._partition, key, encode(record), at.marks)
@@ -92,6 +96,7 @@ class Outbox:
             id=at.event_id,
             version=at.version,
             occurred_at_ms=at.ms,
+            state_version=version_of(type(state)),
             state=msgspec.Raw(encode(state)),
         )
         return OutgoingRecord(self._events, self._partition, key, encode(record), at.marks)
@@ -171,7 +176,7 @@ class Outbox:
             self._topics,
             SAGA,
             saga_id,
-            kind=RecordAnswer.__name__,
+            kind=RecordAnswer,
             command_id=answer_id,
             data=encode(data),
             marks=passed,
@@ -232,13 +237,18 @@ def command_record(
     aggregate: str,
     aggregate_id: str,
     *,
-    kind: str,
+    kind: type[Command],
     command_id: str,
     data: bytes,
     marks: Headers,
 ) -> OutgoingRecord:
     """A command that the pipeline itself sends; ``data`` is the JSON of its fields."""
-    command = CommandRecord(type=kind, command_id=command_id, data=msgspec.Raw(data))
+    command = CommandRecord(
+        type=kind.__name__,
+        command_id=command_id,
+        data=msgspec.Raw(data),
+        schema_version=version_of(kind),
+    )
     key = aggregate_id.encode()
     partition = partition_for(key, topics.partitions)
     return OutgoingRecord(topics.commands(aggregate), partition, key, encode(command), marks)

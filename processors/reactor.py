@@ -7,7 +7,7 @@ beginning again it changes nothing: a saga that has begun or ended already takes
 
 import logging
 import threading
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from confluent_kafka import Consumer, TopicPartition
@@ -24,30 +24,30 @@ from schemas import headers
 from schemas.ids import derived_id
 from schemas.records import EventRecord, decode_event
 from schemas.rejections import Code, Rejection
-from schemas.saga import SagaEvent
 from schemas.topics import SAGA, Topics
+from schemas.upcasting import Reader, UnsupportedVersion
 
 logger = logging.getLogger(__name__)
 
 ROLE: Final = "reactor"
 CALL_TIMEOUT_S: Final = 10.0
 
-_types: Final[dict[str, type[SagaEvent]]] = {event.__name__: event for event in EVENTS}
+_readers: Final[dict[str, Reader[Any]]] = {event.__name__: Reader(event) for event in EVENTS}
 
 
 def reactions(record: IncomingRecord, topics: Topics) -> list[OutgoingRecord]:
     """The commands that follow from one record of the sagas' history.
 
-    Raises msgspec.DecodeError for what is no event of a saga.
+    Raises msgspec.DecodeError for what is no event of a saga; UnsupportedVersion is one of these.
     """
     event = decode_event(record.value or b"")
-    kind = _types.get(event.type)
-    if kind is None:
+    reader = _readers.get(event.type)
+    if reader is None:
         return []
     saga_id = (record.key or b"").decode()
     correlation = dict(record.headers).get(headers.CORRELATION_ID)
     correlation_id = correlation.decode() if isinstance(correlation, bytes) else saga_id
-    found = react(saga_id, msgspec.json.decode(event.data, type=kind), correlation_id)
+    found = react(saga_id, reader.read(event.data, event.schema_version), correlation_id)
     return [_command(each, event, number, record, topics) for number, each in enumerate(found)]
 
 
@@ -59,7 +59,7 @@ def _command(
         topics,
         SAGA,
         reaction.saga_id,
-        kind=type(command).__name__,
+        kind=type(command),
         # With the saga's id: that of an event is unique within its saga only.
         command_id=derived_id("reaction", saga_id, event.id, str(number)),
         data=command.__pydantic_serializer__.to_json(command),
@@ -119,7 +119,9 @@ class Reactor:
             return reactions(record, self._topics)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             logger.error("unreadable event at %s: %s", record.offset, error)
-            rejection = Rejection(Code.MALFORMED, f"not an event of a saga: {error}")
+            newer = isinstance(error, UnsupportedVersion)
+            code = Code.UNSUPPORTED_SCHEMA_VERSION if newer else Code.MALFORMED
+            rejection = Rejection(code, f"not an event of a saga: {error}")
             return [Outbox(SAGA, self._topics, record.partition).dead_letter(record, rejection)]
 
     def _go_back(self, consumer: Consumer) -> None:

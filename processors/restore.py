@@ -13,13 +13,12 @@ from typing import Final
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
 
 from processors.state_store import PartitionCopy
 from runtime import kafka
@@ -31,7 +30,6 @@ BATCH: Final = 10_000
 POLL_S: Final = 0.05
 STALLED_AFTER_S: Final = 6 * kafka.TRANSACTION_TIMEOUT_MS / 1000
 PROGRESS_EVERY_S: Final = 2.0
-CALL_S: Final = 10.0
 TIMEOUT_S: Final = 30.0
 
 TopicAndPartition = tuple[str, int]
@@ -65,8 +63,9 @@ class Restorer:
         """Starts to restore these. Raises KafkaException when the broker does not answer."""
         if not copies:
             return
-        low = self._offsets(list(copies), OffsetSpec.earliest())
-        high = self._offsets(list(copies), OffsetSpec.latest())
+        # A rebalance may come in because the broker was away.
+        low = kafka.first_offsets(self._admin, copies, TIMEOUT_S)
+        high = kafka.end_offsets(self._admin, copies, TIMEOUT_S)
         starts = []
         for at, copy in copies.items():
             if (copy.next_offset or 0) > high[at]:
@@ -132,21 +131,6 @@ class Restorer:
         if self.busy and now - self._told_at > PROGRESS_EVERY_S:
             self._told_at = now
             logger.info("restoring: %d records, %d copies left", self._records, len(self._targets))
-
-    def _offsets(
-        self, places: list[TopicAndPartition], spec: OffsetSpec
-    ) -> dict[TopicAndPartition, int]:
-        """Offsets as an uncommitted reader sees them: the latest is the high watermark."""
-        asked = {TopicPartition(*at): spec for at in places}
-
-        def answers() -> dict[TopicAndPartition, int]:
-            futures = self._admin.list_offsets(
-                asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=CALL_S
-            )
-            return {(at.topic, at.partition): f.result().offset for at, f in futures.items()}
-
-        # A rebalance may come in because the broker was away.
-        return kafka.until_answered(answers, TIMEOUT_S)
 
 
 def _place(message: Message) -> tuple[TopicAndPartition, int]:

@@ -13,17 +13,18 @@ import msgspec
 from commands.aggregate import Aggregate, Event
 from processors.decider import Case, Decider, Known, Step
 from processors.outbox import Occurrence, command_record
-from processors.state_store import PartitionState
+from processors.state_store import State
 from runtime.records import Headers, OutgoingRecord
 from sagas import react
 from sagas.messages import StartSaga, WakeSaga
 from sagas.react import FollowUp
 from schemas import headers
 from schemas.ids import end_key
-from schemas.records import Outcome, decode_outcome, encode
+from schemas.records import FIRST_VERSION, Outcome, decode_outcome, encode
 from schemas.rejections import Rejection
 from schemas.saga import ENDED, SagaEnd, SagaEvent, SagaState, SagaStatus
 from schemas.topics import Topics
+from schemas.upcasting import StateReader, version_of
 
 SETTLED: Final = ENDED | {SagaStatus.NEEDS_OPERATOR}
 """Here a client has waited long enough: nothing more happens by itself."""
@@ -43,15 +44,21 @@ class _Appointed(msgspec.Struct, frozen=True):
 
 class _Stored(msgspec.Struct, frozen=True):
     state: _Appointed
+    state_version: int = FIRST_VERSION
 
 
 _stored: Final = msgspec.json.Decoder(_Stored)
+_whole: Final = StateReader(SagaState)
+_current: Final = version_of(SagaState)
 _appointment: Final = msgspec.json.Decoder(Appointment)
 
 
 def appointment(value: bytes) -> bytes | None:
     """Of a saga's record, its appointment, by which the store finds the sagas that have one."""
-    state = _stored.decode(value).state
+    stored = _stored.decode(value)
+    state: _Appointed | SagaState = stored.state
+    if stored.state_version != _current:
+        _, state = _whole.read(value)
     return (
         None if state.wakes_at_ms is None else encode(Appointment(state.wakes_at_ms, state.timer))
     )
@@ -60,9 +67,7 @@ def appointment(value: bytes) -> bytes | None:
 class SagaDecider(Decider):
     """One partition of the sagas."""
 
-    def __init__(
-        self, aggregate: Aggregate, topics: Topics, partition: int, store: PartitionState
-    ) -> None:
+    def __init__(self, aggregate: Aggregate, topics: Topics, partition: int, store: State) -> None:
         super().__init__(aggregate, topics, partition, store)
         self._topics = topics
         self._newest: dict[bytes, tuple[Event, Occurrence, SagaState]] = {}
@@ -81,7 +86,7 @@ class SagaDecider(Decider):
         records = []
         while self._appointments and self._appointments[0][0].due_ms <= now_ms:
             appointed, key = heapq.heappop(self._appointments)
-            saga: SagaState | None = self._load(key, self._root_decoder).state
+            saga: SagaState | None = self._load(key, self._roots).state
             if saga is not None and saga.wakes_at_ms is not None and saga.timer == appointed.timer:
                 records.append(self._wake(key, saga))
         return records
@@ -137,7 +142,7 @@ class SagaDecider(Decider):
             self._topics,
             send.aggregate,
             send.aggregate_id,
-            kind=type(send.command).__name__,
+            kind=type(send.command),
             command_id=follow_up.command_id,
             data=send.command.__pydantic_serializer__.to_json(send.command),
             marks=marks,
@@ -150,7 +155,7 @@ class SagaDecider(Decider):
             self._topics,
             self._aggregate.name,
             saga_id,
-            kind=WakeSaga.__name__,
+            kind=WakeSaga,
             command_id=f"timer.{saga.timer}",
             data=encode({"timer": saga.timer}),
             marks=[(headers.CORRELATION_ID, (saga.correlation_id or saga_id).encode())],
@@ -187,7 +192,7 @@ class SagaDecider(Decider):
         partition = self._outbox.reply_partition(case.incoming)
         if partition is None:
             return []
-        saga: SagaState | None = self._load(case.key, self._root_decoder).state
+        saga: SagaState | None = self._load(case.key, self._roots).state
         if saga is None:
             return []
         if saga.status in SETTLED:

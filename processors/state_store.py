@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import msgspec
 from rocksdict import (
@@ -43,6 +43,23 @@ _MARK: Final = b"\x00mark/"
 Marker = Callable[[bytes], bytes | None]
 """Of a value, what is worth to be found without looking at all others; None: nothing."""
 _cache = Cache(BLOCK_CACHE_BYTES)
+
+
+class Copy(Protocol):
+    """What a decider wants of a copy: ``PartitionCopy``, or ``processors.memory.MemoryCopy``."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+    def write(self, changes: Mapping[bytes, bytes | None], next_offset: int) -> None: ...
+    def marked(self) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+class State(Protocol):
+    """What a decider knows of its partition: ``PartitionState``, or ``processors.memory.MemoryState``."""
+
+    @property
+    def states(self) -> Copy: ...
+    @property
+    def inbox(self) -> Copy: ...
 
 
 class Checkpoint(msgspec.Struct, frozen=True):

@@ -273,7 +273,7 @@ def split(views: Sequence[View], records: Sequence[Any]) -> tuple[Changes, list[
         of_view: list[Change[Any]] = []
         for record in records:
             try:
-                change = read(record.key, record.value, record.headers, view.project)
+                change = read(record.key, record.value, record.headers, view.states, view.project)
             except Unreadable as cause:
                 letters.setdefault(record.offset, DeadLetter(record, cause))
                 continue

@@ -238,7 +238,7 @@ class Filling:
             readable = True
             for view, _, changes in batch:
                 try:
-                    change = read(key, value, headers, view.project)
+                    change = read(key, value, headers, view.states, view.project)
                 except Unreadable:  # the projector has put it into the dead letters, or will
                     readable = False
                     continue

@@ -72,7 +72,7 @@ def look_up(
             if identity is None:
                 continue
             try:
-                change = read_record(raw.key, raw.value, raw.headers, view.project)
+                change = read_record(raw.key, raw.value, raw.headers, view.states, view.project)
             except Unreadable:
                 continue  # the view stays as it was before it
             if change is not None:

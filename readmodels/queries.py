@@ -26,7 +26,7 @@ from readmodels.answers import (
 from readmodels.positions import part
 from readmodels.preflight import watermarks
 from readmodels.questions import Ranking
-from readmodels.steps import AsyncPooled, Pooled, drive, drive_async
+from readmodels.steps import AsyncPooled, AsyncRunner, Pooled, Runner, drive, drive_async
 from readmodels.views import VIEWS
 from runtime.redis import connect, connect_async
 from runtime.settings import Settings
@@ -35,30 +35,12 @@ PAGE: Final = 50
 WAIT_S: Final = 10.0
 
 
-class Queries:
-    """Close it, or use it as a context manager. Every method may raise redis.RedisError."""
+class Asking:
+    """The questions, over whatever holds conversations with Redis, or with `memory`."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Connects at the first question. Raises RedisNotConfigured."""
-        self._settings = settings
-        self._prefix = settings.topic_prefix
-        self._client = connect(settings)
-        self._runner = Pooled(self._client)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Drop the connections."""
-        self._client.close()
+    def __init__(self, runner: Runner, prefix: str) -> None:
+        self._runner = runner
+        self._prefix = prefix
 
     def order(self, order_id: str) -> OrderAnswer | None:
         """An order; None if there is none."""
@@ -108,20 +90,105 @@ class Queries:
         steps = questions.wait_for(self._prefix, view, aggregate_id, version, timeout)
         return drive(self._runner, steps)
 
+
+class Queries(Asking):
+    """Close it, or use it as a context manager. Every method may raise redis.RedisError."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connects at the first question. Raises RedisNotConfigured."""
+        self._settings = settings
+        self._client = connect(settings)
+        super().__init__(Pooled(self._client), settings.topic_prefix)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._client.close()
+
     def lag(self) -> tuple[PartitionLag, ...]:
         """How far each view is behind its topic. Raises KafkaException."""
         return _lag(self._settings, self.status())
 
 
-class AsyncQueries:
+class AsyncAsking:
+    """`Asking` for asyncio."""
+
+    def __init__(self, runner: AsyncRunner, prefix: str) -> None:
+        self._runner = runner
+        self._prefix = prefix
+
+    async def order(self, order_id: str) -> OrderAnswer | None:
+        """See `Asking.order`."""
+        return await drive_async(self._runner, questions.order(self._prefix, order_id))
+
+    async def orders_of(
+        self, user_id: str, cursor: str | None = None, limit: int = PAGE
+    ) -> OrderPage:
+        """See `Asking.orders_of`."""
+        steps = questions.orders_of(self._prefix, user_id, cursor, limit)
+        return await drive_async(self._runner, steps)
+
+    async def user(self, user_id: str) -> UserAnswer | None:
+        """See `Asking.user`."""
+        return await drive_async(self._runner, questions.user(self._prefix, user_id))
+
+    async def stock(self, sku: str) -> StockAnswer | None:
+        """See `Asking.stock`."""
+        return await drive_async(self._runner, questions.stock(self._prefix, sku))
+
+    async def low_stock(self, limit: int = PAGE) -> tuple[StockAnswer, ...]:
+        """See `Asking.low_stock`."""
+        return await drive_async(self._runner, questions.low_stock(self._prefix, limit))
+
+    async def top_users(
+        self, by: Ranking = "spent", currency: str = "EUR", limit: int = PAGE
+    ) -> tuple[TopUser, ...]:
+        """See `Asking.top_users`."""
+        steps = questions.top_users(self._prefix, by, currency, limit)
+        return await drive_async(self._runner, steps)
+
+    async def saga(self, saga_id: str) -> SagaAnswer | None:
+        """See `Asking.saga`."""
+        return await drive_async(self._runner, questions.saga(self._prefix, saga_id))
+
+    async def sagas(self, status: str | None = None, limit: int = PAGE) -> tuple[SagaAnswer, ...]:
+        """See `Asking.sagas`."""
+        return await drive_async(self._runner, questions.sagas(self._prefix, status, limit))
+
+    async def status(self) -> tuple[ViewStatus, ...]:
+        """See `Asking.status`."""
+        return await drive_async(self._runner, questions.status(self._prefix))
+
+    async def wait_for(
+        self,
+        view: str,
+        aggregate_id: str,
+        version: int,
+        timeout: float = WAIT_S,
+    ) -> int:
+        """See `Asking.wait_for`."""
+        steps = questions.wait_for(self._prefix, view, aggregate_id, version, timeout)
+        return await drive_async(self._runner, steps)
+
+
+class AsyncQueries(AsyncAsking):
     """`Queries` for asyncio. Close it with `aclose`, or use it as an async context manager."""
 
     def __init__(self, settings: Settings) -> None:
         """Connects at the first question. Raises RedisNotConfigured."""
         self._settings = settings
-        self._prefix = settings.topic_prefix
         self._client = connect_async(settings)
-        self._runner = AsyncPooled(self._client)
+        super().__init__(AsyncPooled(self._client), settings.topic_prefix)
 
     async def __aenter__(self) -> Self:
         return self
@@ -137,59 +204,6 @@ class AsyncQueries:
     async def aclose(self) -> None:
         """Drop the connections."""
         await self._client.aclose()
-
-    async def order(self, order_id: str) -> OrderAnswer | None:
-        """See `Queries.order`."""
-        return await drive_async(self._runner, questions.order(self._prefix, order_id))
-
-    async def orders_of(
-        self, user_id: str, cursor: str | None = None, limit: int = PAGE
-    ) -> OrderPage:
-        """See `Queries.orders_of`."""
-        steps = questions.orders_of(self._prefix, user_id, cursor, limit)
-        return await drive_async(self._runner, steps)
-
-    async def user(self, user_id: str) -> UserAnswer | None:
-        """See `Queries.user`."""
-        return await drive_async(self._runner, questions.user(self._prefix, user_id))
-
-    async def stock(self, sku: str) -> StockAnswer | None:
-        """See `Queries.stock`."""
-        return await drive_async(self._runner, questions.stock(self._prefix, sku))
-
-    async def low_stock(self, limit: int = PAGE) -> tuple[StockAnswer, ...]:
-        """See `Queries.low_stock`."""
-        return await drive_async(self._runner, questions.low_stock(self._prefix, limit))
-
-    async def top_users(
-        self, by: Ranking = "spent", currency: str = "EUR", limit: int = PAGE
-    ) -> tuple[TopUser, ...]:
-        """See `Queries.top_users`."""
-        steps = questions.top_users(self._prefix, by, currency, limit)
-        return await drive_async(self._runner, steps)
-
-    async def saga(self, saga_id: str) -> SagaAnswer | None:
-        """See `Queries.saga`."""
-        return await drive_async(self._runner, questions.saga(self._prefix, saga_id))
-
-    async def sagas(self, status: str | None = None, limit: int = PAGE) -> tuple[SagaAnswer, ...]:
-        """See `Queries.sagas`."""
-        return await drive_async(self._runner, questions.sagas(self._prefix, status, limit))
-
-    async def status(self) -> tuple[ViewStatus, ...]:
-        """See `Queries.status`."""
-        return await drive_async(self._runner, questions.status(self._prefix))
-
-    async def wait_for(
-        self,
-        view: str,
-        aggregate_id: str,
-        version: int,
-        timeout: float = WAIT_S,
-    ) -> int:
-        """See `Queries.wait_for`."""
-        steps = questions.wait_for(self._prefix, view, aggregate_id, version, timeout)
-        return await drive_async(self._runner, steps)
 
     async def lag(self) -> tuple[PartitionLag, ...]:
         """See `Queries.lag`."""

@@ -14,7 +14,8 @@ import msgspec
 from schemas.headers import AGGREGATE_VERSION
 from schemas.ids import is_id, is_part_key
 from schemas.money import MAX_AMOUNT
-from schemas.records import SCHEMA_VERSION, decode_event
+from schemas.records import decode_event
+from schemas.upcasting import Reader, UnsupportedVersion
 
 Headers = Sequence[tuple[str, bytes | None]] | None
 Row = TypeVar("Row")
@@ -52,11 +53,13 @@ def read(
     key: bytes | None,
     value: bytes | None,
     headers: Headers,
+    states: Reader[Any],
     project: Callable[[str, int, bytes], Row],
 ) -> Change[Row] | None:
     """The change that a record makes; None where it is no view's matter (parts, such as reservations).
 
-    Raises Unreadable.
+    ``states`` reads what the record has for a state: ``project`` gets it as of its current version,
+    whichever release wrote it. Raises Unreadable.
     """
     identity = _identity(key)
     if is_part_key(identity):
@@ -66,7 +69,7 @@ def read(
     if value is None:
         version = _deleted_at(headers)
         return Change(identity, version, None, reset=version is None)
-    version, state = _state(value)
+    version, state = _state(value, states)
     try:
         return Change(identity, version, project(identity, version, state))
     except msgspec.MsgspecError as error:
@@ -116,19 +119,21 @@ def _deleted_at(headers: Headers) -> int | None:
     return None
 
 
-def _state(value: bytes) -> tuple[int, bytes]:
+def _state(value: bytes, states: Reader[Any]) -> tuple[int, bytes]:
     try:
         record = decode_event(value)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Unreadable("malformed", f"not an event record: {error}", STAGE_DECODE) from error
-    if record.schema_version > SCHEMA_VERSION:
-        text = f"schema version {record.schema_version} is newer than {SCHEMA_VERSION}; update this reader"
-        raise Unreadable("unsupported_schema_version", text, STAGE_DECODE)
     if not record.state:
         raise Unreadable("malformed", "the event record has no state", STAGE_DECODE)
     if not 0 < record.version <= MAX_VERSION:
         raise Unreadable("malformed", f"{record.version} is no version", STAGE_DECODE)
-    return record.version, bytes(record.state)
+    try:
+        return record.version, states.current(record.state, record.state_version)
+    except UnsupportedVersion as error:
+        raise Unreadable("unsupported_schema_version", str(error), STAGE_DECODE) from error
+    except msgspec.MsgspecError as error:
+        raise Unreadable("malformed", f"not a state: {error}", STAGE_DECODE) from error
 
 
 def flat(**fields: Any) -> list[str]:

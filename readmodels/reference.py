@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,7 @@ from readmodels.sagas import step_answer
 from schemas.inventory import StockLevel
 from schemas.order import OrderState, OrderStatus
 from schemas.saga import SagaState
+from schemas.upcasting import Reader
 from schemas.user import UserState
 
 
@@ -56,12 +58,14 @@ class Reference:
             "saga": SagaState,
         }[aggregate]
 
+        states: Reader[Any] = Reader(shape)
+
         def check(_identity: str, _version: int, state: bytes) -> bytes:
             msgspec.json.decode(state, type=shape)
             return state
 
         try:
-            change = read(key, value, headers, check)
+            change = read(key, value, headers, states, check)
         except Unreadable:
             return
         if change is not None:

@@ -11,14 +11,20 @@ from readmodels.documents import Collection, Document, Pieces
 from readmodels.keys import Keys
 from readmodels.records import Change
 from readmodels.steps import Steps
+from schemas.inventory import StockLevel
+from schemas.order import OrderState
+from schemas.saga import SagaState
 from schemas.topics import Topics
+from schemas.upcasting import Reader
+from schemas.user import UserState
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """A view reads the events topic of one aggregate; several views may read the same.
 
-    ``project``: aggregate id, version and state (JSON) → the row. ``apply`` brings rows into Redis.
+    ``states`` reads the aggregate's states of any version. ``project``: aggregate id, version and state
+    (JSON) → the row. ``apply`` brings rows into Redis.
 
     A *unit* is the smallest piece of a view that changes by itself: an aggregate's document, a user's sums.
     ``unit_of``: kind of key, its identity and the member of a sorted set → the unit it belongs to.
@@ -31,6 +37,7 @@ class View:
 
     name: str
     aggregate: str
+    states: Reader[Any]
     project: Callable[[str, int, bytes], Any]
     apply: Callable[[Keys, Iterable[Change[Any]]], Steps[None]]
     unit_of: Callable[[str, str, str], str]
@@ -42,12 +49,17 @@ class View:
 
 
 def documents(
-    name: str, aggregate: str, project: Callable[[str, int, bytes], Document], kept: Collection
+    name: str,
+    aggregate: str,
+    states: Reader[Any],
+    project: Callable[[str, int, bytes], Document],
+    kept: Collection,
 ) -> View:
     """A view of one document an aggregate, and perhaps a ranking."""
     return View(
         name,
         aggregate,
+        states,
         project,
         kept.apply,
         kept.unit_of,
@@ -62,6 +74,7 @@ def documents(
 ORDERS: Final = View(
     "orders",
     "order",
+    Reader(OrderState),
     orders.project,
     orders.apply,
     orders.unit_of,
@@ -71,9 +84,9 @@ ORDERS: Final = View(
     order_mending.seen,
     order_mending.mend,
 )
-STOCK: Final = documents("stock", "inventory", stock.project, stock.COLLECTION)
-USERS: Final = documents("users", "user", users.project, users.COLLECTION)
-SAGAS: Final = documents("sagas", "saga", sagas.project, sagas.COLLECTION)
+STOCK: Final = documents("stock", "inventory", Reader(StockLevel), stock.project, stock.COLLECTION)
+USERS: Final = documents("users", "user", Reader(UserState), users.project, users.COLLECTION)
+SAGAS: Final = documents("sagas", "saga", Reader(SagaState), sagas.project, sagas.COLLECTION)
 
 VIEWS: Final[tuple[View, ...]] = (ORDERS, STOCK, USERS, SAGAS)
 

@@ -20,11 +20,19 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from runtime import kafka
+from runtime.records import Headers
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas import headers
 from schemas.ids import end_key, reply_key
-from schemas.records import MAX_COMMAND_BYTES, CommandRecord, Outcome, decode_outcome, encode
+from schemas.records import (
+    FIRST_VERSION,
+    MAX_COMMAND_BYTES,
+    CommandRecord,
+    Outcome,
+    decode_outcome,
+    encode,
+)
 from schemas.saga import SagaEnd
 
 POLL_S: Final = 0.1
@@ -62,6 +70,7 @@ class OutgoingCommand:
     """A command ready for its topic. ``data`` is the JSON of the command's own fields.
 
     ``occurred_at_ms``: when it happened, epoch milliseconds UTC, if that is not when it is sent.
+    ``traceparent``: W3C Trace Context, which all that follows from the command carries on.
     """
 
     aggregate: str
@@ -69,9 +78,21 @@ class OutgoingCommand:
     type: str
     data: bytes
     command_id: str
+    schema_version: int = FIRST_VERSION
     expected_version: int | None = None
     correlation_id: str | None = None
     occurred_at_ms: int | None = None
+    traceparent: str | None = None
+
+    def marks(self, *more: tuple[str, bytes]) -> Headers:
+        """The record's headers."""
+        correlation = self.correlation_id or self.command_id
+        marks: Headers = [(headers.CORRELATION_ID, correlation.encode()), *more]
+        if self.occurred_at_ms is not None:
+            marks.append((headers.OCCURRED_AT_MS, str(self.occurred_at_ms).encode()))
+        if self.traceparent is not None:
+            marks.append((headers.TRACEPARENT, self.traceparent.encode()))
+        return marks
 
     def value(self) -> bytes:
         """The record's value. Raises CommandTooLarge."""
@@ -80,6 +101,7 @@ class OutgoingCommand:
                 type=self.type,
                 command_id=self.command_id,
                 data=msgspec.Raw(self.data),
+                schema_version=self.schema_version,
                 expected_version=self.expected_version,
             )
         )
@@ -203,13 +225,7 @@ class CommandClient:
         extra: list[tuple[str, bytes]],
         on_delivery: Callable[[KafkaError | None, Message], None],
     ) -> None:
-        correlation = command.correlation_id or command.command_id
-        marks: list[tuple[str, str | bytes | None]] = [
-            (headers.CORRELATION_ID, correlation.encode()),
-            *extra,
-        ]
-        if command.occurred_at_ms is not None:
-            marks.append((headers.OCCURRED_AT_MS, str(command.occurred_at_ms).encode()))
+        marks = command.marks(*extra)
         while True:
             try:
                 self._producer.produce(
@@ -260,8 +276,10 @@ class _Replies:
     def expect(self, key: bytes, decode: Decode[T]) -> Future[T]:
         """The future of a reply; who asks for the same meanwhile shares it."""
         with self._lock:
-            future, _ = self._waiting.setdefault(key, (Future(), decode))
-            return future
+            found = self._waiting.get(key)
+            if found is None or found[0].cancelled():  # who cancelled it need not have said so
+                found = self._waiting[key] = (Future(), decode)
+            return found[0]
 
     def forget(self, key: bytes) -> None:
         with self._lock:

@@ -6,10 +6,18 @@ through in ``KAFKA_OPTION_*``. What stands here comes on top of that: the guaran
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from runtime.settings import Settings, kafka_options
 from schemas.topics import MAX_RECORD_BYTES
@@ -147,6 +155,7 @@ RETRY_PAUSE_S: Final = 0.05
 WATERMARK_CALL_S: Final = 5.0
 LIST_CALL_S: Final = 5.0
 LIST_WITHIN_S: Final = 30.0
+OFFSETS_CALL_S: Final = 10.0
 
 TRANSIENT: Final = frozenset(
     {
@@ -207,6 +216,36 @@ def watermarks(consumer: Consumer, at: TopicPartition, timeout_s: float) -> tupl
     return until_answered(
         lambda: consumer.get_watermark_offsets(at, timeout=WATERMARK_CALL_S), timeout_s
     )
+
+
+def end_offsets(
+    client: AdminClient, places: Collection[tuple[str, int]], timeout_s: float
+) -> dict[tuple[str, int], int]:
+    """High watermarks of (topic, partition): the offset after the last record, of an open transaction or
+    not. Raises KafkaException.
+    """
+    return _offsets(client, places, OffsetSpec.latest(), timeout_s)
+
+
+def first_offsets(
+    client: AdminClient, places: Collection[tuple[str, int]], timeout_s: float
+) -> dict[tuple[str, int], int]:
+    """The first offset that is still there. Raises KafkaException."""
+    return _offsets(client, places, OffsetSpec.earliest(), timeout_s)
+
+
+def _offsets(
+    client: AdminClient, places: Collection[tuple[str, int]], spec: OffsetSpec, timeout_s: float
+) -> dict[tuple[str, int], int]:
+    asked = {TopicPartition(*at): spec for at in places}
+
+    def answers() -> dict[tuple[str, int], int]:
+        futures = client.list_offsets(
+            asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=OFFSETS_CALL_S
+        )
+        return {(at.topic, at.partition): f.result().offset for at, f in futures.items()}
+
+    return until_answered(answers, timeout_s)
 
 
 def what_came(consumer: Consumer, most: int, wait_s: float) -> list[Message]:

@@ -43,14 +43,15 @@ def incoming(message: Message) -> IncomingRecord:
         message.topic(),  # type: ignore[arg-type]  # a record has a place; only errors have none
         message.partition(),  # type: ignore[arg-type]
         message.offset(),  # type: ignore[arg-type]
-        _occurred_at_ms(marks, max(0, sent_at_ms)),
+        occurred_at_ms(marks, max(0, sent_at_ms)),
         message.key(),
         message.value(),
         marks,
     )
 
 
-def _occurred_at_ms(marks: Headers, sent_at_ms: int) -> int:
+def occurred_at_ms(marks: Headers, sent_at_ms: int) -> int:
+    """When it happened: what the header says, if it says a time, else when it was sent."""
     for name, value in marks:
         if name == headers.OCCURRED_AT_MS and value and len(value) <= 15 and value.isdigit():
             return int(value)

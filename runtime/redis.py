@@ -45,13 +45,13 @@ def redis_url(settings: Settings) -> str:
     return settings.redis_url.get_secret_value()
 
 
-def _options() -> dict[str, Any]:
-    """What every connection has in common."""
+def _options(*, text: bool = True) -> dict[str, Any]:
+    """What every connection has in common; ``text``: replies are decoded."""
     return {
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_timeout": ANSWER_TIMEOUT_S,
         "socket_keepalive": True,
-        "decode_responses": True,  # all that we keep is text
+        "decode_responses": text,  # nearly all that we keep
         "protocol": 2,  # the same shape of replies from Redis 6.2 to Valkey 9
     }
 
@@ -60,9 +60,13 @@ def _backoff() -> ExponentialWithJitterBackoff:
     return ExponentialWithJitterBackoff(base=_FIRST_PAUSE_S, cap=_LONGEST_PAUSE_S)
 
 
-def connect(settings: Settings) -> redis.Redis:
-    """A pooled client, safe to share between threads; reads are retried. Raises RedisNotConfigured."""
-    return redis.Redis.from_url(redis_url(settings), retry=Retry(_backoff(), RETRIES), **_options())
+def connect(settings: Settings, *, text: bool = True) -> redis.Redis:
+    """A pooled client, safe to share between threads; reads are retried. ``text``: replies are strings.
+
+    Raises RedisNotConfigured.
+    """
+    retry = Retry(_backoff(), RETRIES)
+    return redis.Redis.from_url(redis_url(settings), retry=retry, **_options(text=text))
 
 
 def connect_async(settings: Settings) -> redis.asyncio.Redis:

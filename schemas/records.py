@@ -12,7 +12,9 @@ import msgspec
 
 from schemas.rejections import Code
 
-SCHEMA_VERSION: Final = 1
+FIRST_VERSION: Final = 1
+"""Of every type; a record without a version is of this one. See schemas/upcasting.py."""
+
 MAX_COMMAND_BYTES: Final = 512 * 1024
 """A command's value may have this size; an order of 1,000 lines has about 100 KB."""
 
@@ -32,7 +34,7 @@ class CommandRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     type: str
     command_id: str
     data: msgspec.Raw = msgspec.Raw(b"{}")
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = FIRST_VERSION
     expected_version: int | None = None
 
 
@@ -43,14 +45,18 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True,
     *after* the event, so the newest record of a key is all that a view or a restarted processor
     needs. A part of an aggregate (a reservation, key ``SKU/reservation``) has a record of its own
     with ``state`` and no ``data``.
+
+    ``schema_version`` is that of ``data``, ``state_version`` that of ``state``: an event and a state
+    change independently of each other.
     """
 
     type: str
     id: str
     version: int
     occurred_at_ms: int
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = FIRST_VERSION
     data: msgspec.Raw = ABSENT
+    state_version: int = FIRST_VERSION
     state: msgspec.Raw = ABSENT
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-DOMAIN: Final = ("user", "inventory", "order", "payment")
+DOMAIN: Final = ("user", "inventory", "order", "payment", "stream")
 SAGA: Final = "saga"
 AGGREGATES: Final = (*DOMAIN, SAGA)
 

@@ -18,6 +18,8 @@ from runtime.embedded import EmbeddedKafka, EmbeddedRedis, EmbeddedServers, Serv
 
 CHOICES = ("embedded", "docker")
 
+pytest.register_assert_rewrite("tests.support.bus_suite")  # its assertions show their values, too
+
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServersAddress]:

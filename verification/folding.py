@@ -15,6 +15,7 @@ import msgspec
 from commands.aggregate import Aggregate, Loaded
 from schemas.ids import PART_SEPARATOR, is_part_key
 from schemas.records import EventRecord, decode_event
+from schemas.upcasting import Reader
 from verification.drift import Drift, Kind, Level
 
 Entry = tuple[bytes | None, bytes | None]
@@ -37,18 +38,20 @@ class States:
 def newest_states(aggregate: Aggregate, records: Iterable[Entry]) -> States:
     """What the records of an events topic, each partition in order, come to."""
     found = States()
+    roots = Reader(aggregate.root_type)
+    parts = Reader(aggregate.part_type) if aggregate.part_type else None
     for raw, value in records:
         key = (raw or b"").decode(errors="replace")
         identity, _, part = key.partition(PART_SEPARATOR)
         try:
             if is_part_key(key):
-                _add_part(found, aggregate, identity, part, value)
+                _add_part(found, parts, identity, part, value)
             elif value is None:
                 found.roots.pop(key, None)
                 found.deleted.add(key)
             else:
                 event = decode_event(value)
-                root = msgspec.json.decode(event.state, type=aggregate.root_type)
+                root = roots.read(event.state, event.state_version)
                 found.roots[key] = event.version, root
                 found.deleted.discard(key)
         except msgspec.MsgspecError as error:
@@ -57,14 +60,14 @@ def newest_states(aggregate: Aggregate, records: Iterable[Entry]) -> States:
 
 
 def _add_part(
-    found: States, aggregate: Aggregate, identity: str, part: str, value: bytes | None
+    found: States, reader: Reader[Any] | None, identity: str, part: str, value: bytes | None
 ) -> None:
     parts = found.parts.setdefault(identity, {})
-    if value is None or aggregate.part_type is None:
+    if value is None or reader is None:
         parts.pop(part, None)
     else:
-        state = decode_event(value).state
-        parts[part] = msgspec.json.decode(state, type=aggregate.part_type)
+        event = decode_event(value)
+        parts[part] = reader.read(event.state, event.state_version)
 
 
 class Fold:
@@ -79,7 +82,7 @@ class Fold:
         self.parts: defaultdict[str, dict[str, Any]] = defaultdict(dict)
         self._aggregate = aggregate
         self._states = states
-        self._types = {event.__name__: event for event in aggregate.events}
+        self._events = {event.__name__: Reader(event) for event in aggregate.events}
         self._given_up: set[str] = set()
 
     def add(self, key: bytes | None, value: bytes | None) -> EventRecord | None:
@@ -87,7 +90,7 @@ class Fold:
         identity = (key or b"").decode(errors="replace")
         try:
             event = decode_event(value or b"")
-            data = msgspec.json.decode(event.data, type=self._types[event.type])
+            data = self._events[event.type].read(event.data, event.schema_version)
         except (msgspec.MsgspecError, KeyError) as error:
             self._give_up(identity, Kind.UNREADABLE, None, repr(error))
             return None

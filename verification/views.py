@@ -98,7 +98,9 @@ class ViewCheck:
         records = read_between(self._consumer, {part: low}, {part: end}, size)
         for raw in records if low < end else ():
             try:
-                change = read_record(raw.key, raw.value, raw.headers, self._view.project)
+                change = read_record(
+                    raw.key, raw.value, raw.headers, self._view.states, self._view.project
+                )
             except Unreadable:
                 continue
             if change is not None:

@@ -9,6 +9,7 @@ from orderflow.cli import (
     consistency,
     demo,
     doctor,
+    history,
     imports,
     place,
     query,
@@ -55,11 +56,13 @@ app.command("reactor", rich_help_panel="Run")(roles.reactor)
 app.command("projector", rich_help_panel="Run")(roles.projector)
 app.command("verifier", rich_help_panel="Run")(roles.verifier)
 app.command("payments", rich_help_panel="Run")(roles.payments)
+app.command("indexer", rich_help_panel="Run")(roles.indexer)
 app.command("gateway", rich_help_panel="Run")(roles.gateway)
 app.command("send", rich_help_panel="Use")(send.send)
 app.command("place-order", rich_help_panel="Use")(place.place_order)
 app.add_typer(query.app, name="query", rich_help_panel="Use")
 app.add_typer(imports.app, name="import", rich_help_panel="Use")
+app.command("history", rich_help_panel="Operate")(history.history)
 app.add_typer(sagas.app, name="sagas", rich_help_panel="Operate")
 app.command("rebuild", rich_help_panel="Operate")(rebuild.rebuild)
 app.command("consistency", rich_help_panel="Operate")(consistency.consistency)

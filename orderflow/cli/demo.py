@@ -16,7 +16,7 @@ import typer
 from orderflow.cli.context import settings as read_settings
 from orderflow.cli.exits import Exit, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, errors, print_json
-from orderflow.cli.progress import Bars, progress_bars, rebuild_reporter
+from orderflow.cli.progress import Bars, progress_bars, progress_reporter
 from orderflow.cli.sagas import show_timeline
 from orderflow.cli.shown import (
     RebuildAnswer,
@@ -155,7 +155,7 @@ def _run(pipeline: Pipeline, plan: ShopPlan, bars: Bars, started_s: float) -> De
         wrong = _check("Checking every view", tally.views, queries, bars)
         views = take_snapshot(queries)
     with timed("rebuild"), bars.step("Rebuilding from offset zero") as step:
-        rebuilt = rebuild(settings, on_progress=rebuild_reporter(step))
+        rebuilt = rebuild(settings, on_progress=progress_reporter(step))
     with timed("check again"), Queries(settings) as queries:
         wrong_again = _check("Checking the rebuilt views", tally.views, queries, bars)
     with timed("placed orders"), bars.step("Placing three orders in one call each") as step:

@@ -14,6 +14,14 @@ import typer
 from confluent_kafka import KafkaError, KafkaException
 from rich.markup import escape
 
+from eventstore import (
+    EventStoreError,
+    IndexStalled,
+    ReplayStalled,
+    StreamNotFound,
+    UnknownStream,
+    VersionNotFound,
+)
 from orderflow.cli.output import errors
 from orderflow.servers import ServersNotFound
 from orderflow.shop.retail_file import NotOnlineRetail
@@ -85,6 +93,9 @@ EXPECTED: Final = (
     Stalled,
     MemoryLost,
     Restless,
+    EventStoreError,
+    IndexStalled,
+    ReplayStalled,
     OutcomeTimeout,
     NotDelivered,
     CommandTooLarge,
@@ -113,6 +124,16 @@ def explain(error: BaseException) -> Failure:
             return Failure(Exit.NO, str(error), "The views that were live serve on. Rebuild again.")
         case Restless():
             return Failure(Exit.TIMEOUT, str(error), "Try again; it is written to without a pause.")
+        case StreamNotFound() | VersionNotFound():
+            return Failure(
+                Exit.NO, str(error), "`orderflow history AGGREGATE ID` shows what there is."
+            )
+        case UnknownStream():
+            return Failure(Exit.USAGE, str(error), "`orderflow history --help` has an example.")
+        case EventStoreError():
+            return Failure(Exit.NO, str(error), _DOCTOR)
+        case IndexStalled() | ReplayStalled():
+            return Failure(Exit.TIMEOUT, str(error), _DOCTOR)
         case EmbeddedServerError():
             return Failure(Exit.UNREACHABLE, str(error), _DOCTOR)
         case KafkaException():

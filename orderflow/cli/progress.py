@@ -80,8 +80,8 @@ class Step:
             errors.print(f"{self._title}: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def rebuild_reporter(step: Step) -> Callable[[Progress], None]:
-    """A step as the callback of a rebuild: rate, and how long it will still take."""
+def progress_reporter(step: Step) -> Callable[[Progress], None]:
+    """A step as the callback of whoever reads topics: rate, and how long it will still take."""
 
     def told(progress: Progress) -> None:
         left = (progress.total - progress.done) / progress.rate if progress.rate else 0.0

@@ -11,7 +11,7 @@ import typer
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, plain, print_json, table, write_json
-from orderflow.cli.progress import progress_bars, rebuild_reporter
+from orderflow.cli.progress import progress_bars, progress_reporter
 from orderflow.cli.shown import RebuildAnswer, show_rebuild
 from readmodels import Plan, discard_previous, mend, rollback
 from readmodels import rebuild as rebuild_views
@@ -80,7 +80,7 @@ def _rebuild_all(
     settings: Settings, view: list[str] | None, plan: Plan, file: Path | None, output: Output
 ) -> None:
     with progress_bars() as bars, bars.step("Rebuilding from offset zero") as step:
-        found = rebuild_views(settings, view or None, rebuild_reporter(step), plan)
+        found = rebuild_views(settings, view or None, progress_reporter(step), plan)
     report = RebuildAnswer.of(found)
     if file is not None:
         write_json(file, report)
@@ -123,7 +123,7 @@ def _rebuild_one(
 
 def _roll_back(settings: Settings, views: list[str] | None, output: Output) -> None:
     with progress_bars() as bars, bars.step("Bringing the previous views up to date") as step:
-        found = rollback(settings, views or None, rebuild_reporter(step))
+        found = rollback(settings, views or None, progress_reporter(step))
     rows = [(one.view, f"{one.from_generation} → {one.to_generation}") for one in found]
     if output is Output.JSON:
         print_json(found)

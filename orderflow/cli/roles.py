@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from orderflow.cli.context import connected, settings
+from orderflow.cli.progress import progress_bars, progress_reporter
 from orderflow.roles import stop_with_parent
 
 
@@ -63,6 +64,24 @@ def payments() -> None:
 
     stop_with_parent()
     raise typer.Exit(run_payments(connected(redis=False)))
+
+
+def indexer(
+    once: Annotated[bool, typer.Option("--once", help="Index what there is now, and end.")] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Throw the index away first and read every topic anew."),
+    ] = False,
+) -> None:
+    """Keep the index of the event store up to date, so that nobody who reads a stream has to."""
+    from eventstore.role import index_once, run_indexer
+
+    stop_with_parent()
+    found = connected()
+    if not once:
+        raise typer.Exit(run_indexer(found, rebuild=rebuild))
+    with progress_bars() as bars, bars.step("Indexing the histories") as step:
+        index_once(found, rebuild=rebuild, on_progress=progress_reporter(step))
 
 
 def gateway(

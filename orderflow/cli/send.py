@@ -9,6 +9,7 @@ import typer
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, parse_json, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, print_json
+from orderflow.commanding import current_version
 from runtime.client import CommandClient, OutgoingCommand
 from sagas import by_command
 from schemas.ids import is_id
@@ -40,6 +41,7 @@ def send(
         type=command,
         data=encode(parse_json(json)),
         command_id=_checked("--command-id", command_id or f"cli-{uuid.uuid4().hex}"),
+        schema_version=current_version(command),
         expected_version=expected_version,
         correlation_id=correlation_id,
     )

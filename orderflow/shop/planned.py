@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from commands.aggregate import Command
 from runtime.client import OutgoingCommand
 from schemas.rejections import Code
+from schemas.upcasting import version_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class PlannedCommand:
             type=self.type,
             data=self.json(),
             command_id=self.command_id,
+            schema_version=version_of(type(self.data)),
             expected_version=self.expected_version,
             occurred_at_ms=self.occurred_at_ms,
         )

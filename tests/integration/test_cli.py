@@ -76,6 +76,7 @@ def test_up_names_servers_and_processes(up: Up, servers: ServersAddress) -> None
         "reactor",
         "payments",
         "projector",
+        "indexer",
     }
 
 

@@ -45,6 +45,11 @@ def test_a_first_order_from_python(env: dict[str, str]) -> None:
     assert "total=678" in said.replace(" ", "")
 
 
+def test_the_bus_says_the_same_in_one_process_and_over_kafka(env: dict[str, str]) -> None:
+    script = str(EXAMPLES / "bus.py")
+    assert run(env, sys.executable, script, "--kafka") == run(env, sys.executable, script)
+
+
 @pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat is not installed here")
 def test_a_first_order_from_kcat(env: dict[str, str]) -> None:
     said = run(env, str(EXAMPLES / "first_order_kcat.sh"))

@@ -96,7 +96,7 @@ def test_what_no_view_can_read_goes_to_the_dead_letters_untouched(world: World) 
         b"o-1": b"\xff\x00 not json",
         b"o-2": b'{"type":"OrderCreated","id":"x","version":1,"occurred_at_ms":1}',
         b"o-3": events.stock("o-3", 1).value,
-        b"o-4": newer.replace(b'"version":1', b'"version":1,"schema_version":99', 1),
+        b"o-4": newer.replace(b'"version":1', b'"version":1,"state_version":99', 1),
         b"bad{id}": newer,
         b"\xff": newer,
     }

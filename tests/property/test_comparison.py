@@ -59,8 +59,7 @@ class Both:
         """Apply records up to there; returns their changes."""
         changes: list[Change[Any]] = []
         for record in self.log[self.at.get(keys, 0) : to]:
-            change = read(record.key_bytes, record.value, record.headers, ORDERS.project)
-            assert change is not None
+            change = _read(record)
             changes.append(change)
         for change in changes:
             drive(self.line, ORDERS.apply(keys, [change]))
@@ -76,8 +75,7 @@ class Both:
         """The new one goes on to the end, one record after the other."""
         while self.at[self.new] < len(self.log):
             record = self.log[self.at[self.new]]
-            change = read(record.key_bytes, record.value, record.headers, ORDERS.project)
-            assert change is not None
+            change = _read(record)
             note(ORDERS, self.new, [change])
             self.bring(self.new, self.at[self.new] + 1)
 
@@ -143,6 +141,16 @@ def test_what_differs_is_named_and_what_moves_is_not(
     for one in found.differing:
         assert one.live == live.get((one.key, one.member))
         assert one.rebuilt == rebuilt.get((one.key, one.member))
+
+
+def _read(record: Record) -> Change[Any]:
+    """What it means to the view."""
+    value, states = record.value, ORDERS.states
+    change: Change[Any] | None = read(
+        record.key_bytes, value, record.headers, states, ORDERS.project
+    )
+    assert change is not None
+    return change
 
 
 def _damage(both: Both, data: st.DataObject) -> None:

@@ -30,92 +30,11 @@ from schemas.order import OrderStatus
 from schemas.saga import SagaStatus
 from tests.support import events
 from tests.support.events import Record
+from tests.support.memory_views import PREFIX, filled
+from tests.support.view_histories import PARTITIONS, histories, late_and_repeated
 from tests.support.views import content, differences, reference_of, settings_for
 
 pytestmark = pytest.mark.integration
-
-PARTITIONS = 2
-VIEW_OF = {view.aggregate: view for view in VIEWS}
-IDS = st.sampled_from(["a", "b", "c", "d"])
-SAGA_FIELDS = st.fixed_dictionaries(
-    {},
-    optional={
-        "correlation_id": st.just("c-1"),
-        "code": st.just("timed_out"),
-        "message": st.sampled_from(["", "no answer"]),
-        "wakes_at_ms": st.sampled_from([0, events.NOON_MS]),
-        "undone": st.sampled_from([("one",), ("two", "one")]),
-        "resolved_by": st.just("ann"),
-    },
-)
-USERS = st.sampled_from(["u-1", "u-2", "u-3"])
-
-
-@st.composite
-def histories(draw: st.DrawFn) -> list[list[Record]]:
-    """Per partition: records as processors write them: versions 1..n of each key, deletions, debris."""
-    partitions: list[list[Record]] = []
-    for number in range(PARTITIONS):
-        versions: dict[tuple[str, str], int] = {}
-        log: list[Record] = []
-        for _ in range(draw(st.integers(0, 25))):
-            aggregate = draw(
-                st.sampled_from(["order", "order", "order", "inventory", "user", "saga"])
-            )
-            key = f"{draw(IDS)}{number}"
-            version = versions.get((aggregate, key), 0) + 1
-            what = draw(st.integers(0, 19))
-            if what == 0:
-                log.append(Record(aggregate, key, b"{not json"))
-                continue
-            if what == 1:
-                log.append(Record(aggregate, f"{key}/part", None))
-                continue
-            if what == 2:
-                versions[aggregate, key] = 0
-                log.append(events.tombstone(aggregate, key, None))
-                continue
-            versions[aggregate, key] = version
-            if what in (3, 4):
-                log.append(events.tombstone(aggregate, key, version))
-            else:
-                log.append(draw(_event(aggregate, key, version)))
-        partitions.append(log)
-    return partitions
-
-
-@st.composite
-def _event(draw: st.DrawFn, aggregate: str, key: str, version: int) -> Record:
-    if aggregate == "inventory":
-        on_hand = draw(st.integers(0, 12))
-        reserved = draw(st.integers(0, on_hand))
-        return events.stock(key, version, on_hand=on_hand, reserved=reserved)
-    if aggregate == "user":
-        email = draw(st.none() | st.just("a@b.c"))
-        return events.user(key, version, email=email, active=draw(st.booleans()))
-    if aggregate == "saga":
-        status = draw(st.sampled_from(SagaStatus))
-        answers = draw(st.sampled_from(["A", "+", "+-", "++=", "Ab"]))
-        moved = draw(st.integers(0, 2))
-        undo_answers = draw(st.sampled_from(["", "A", "+ ", "+-= a"]))
-        return events.saga(
-            key,
-            version,
-            status=status,
-            moved=moved,
-            answers=answers,
-            undo_answers=undo_answers,
-            **draw(SAGA_FIELDS),
-        )
-    return events.order(
-        key,
-        version,
-        user=draw(USERS),
-        status=draw(st.sampled_from(OrderStatus)),
-        total=draw(st.sampled_from([0, 1, 999, MAX_AMOUNT - 1, MAX_AMOUNT])),
-        currency=draw(st.sampled_from(["EUR", "USD"])),
-        created=events.NOON_MS + draw(st.integers(0, 2)),
-    )
 
 
 @dataclass
@@ -145,7 +64,9 @@ class World:
                 if record.aggregate != view.aggregate:
                     continue
                 try:
-                    change = read(record.key_bytes, record.value, record.headers, view.project)
+                    change = read(
+                        record.key_bytes, record.value, record.headers, view.states, view.project
+                    )
                 except Unreadable:
                     continue
                 if change is not None:
@@ -223,6 +144,7 @@ def test_views_say_what_the_reference_says(
     assert differences(world.queries, reference_of(everything)) == []
 
     live = world.contents()
+    assert in_memory(everything) == live, "the store without Redis does not keep the same"
     world.generation = 2
     try:
         world.begin()
@@ -231,6 +153,12 @@ def test_views_say_what_the_reference_says(
         assert world.contents() == live, "a rebuild from the compacted topic is not the same"
     finally:
         world.generation = 1
+
+
+def in_memory(records: list[Record]) -> dict[str, Any]:
+    """What the shipped store without a Redis keeps of the same records."""
+    store = filled(records)
+    return {view.name: store.content(Keys(PREFIX, view.name, 1)) for view in VIEWS}
 
 
 def _compacted(log: list[Record]) -> list[Record]:
@@ -305,22 +233,6 @@ def test_a_deletion_after_a_death_between_two_pipelines_leaves_nothing(world: Wo
         assert world.contents()["orders"] == {}
 
 
-@st.composite
-def late_and_repeated(draw: st.DrawFn) -> tuple[list[Record], list[Record]]:
-    """The records of some sagas as they were written, and as halted workers may bring them."""
-    written: list[Record] = []
-    for key in ("a", "b", "c"):
-        for version in range(1, draw(st.integers(1, 6))):
-            deleted = draw(st.integers(0, 4)) == 0
-            written.append(
-                events.tombstone("saga", key, version)
-                if deleted
-                else draw(_event("saga", key, version))
-            )
-    again = draw(st.lists(st.sampled_from(written), max_size=6)) if written else []
-    return written, draw(st.permutations([*written, *again]))
-
-
 @given(records=late_and_repeated())
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_sagas_in_any_order_and_repeated_stand_once_where_the_newest_record_says(
@@ -330,7 +242,7 @@ def test_sagas_in_any_order_and_repeated_stand_once_where_the_newest_record_says
     _clear(world.client, world.settings.topic_prefix)
     keys = world.keys(SAGAS.name)
     for record in brought:
-        change = read(record.key_bytes, record.value, record.headers, SAGAS.project)
+        change = read(record.key_bytes, record.value, record.headers, SAGAS.states, SAGAS.project)
         assert change is not None
         drive(world.line, SAGAS.apply(keys, [change]))
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import redis
 
-from readmodels import Queries, SagaAnswer
+from readmodels import SagaAnswer
 from readmodels.keys import Keys
+from readmodels.queries import Asking
 from readmodels.reference import Reference
 from runtime.embedded import ServersAddress
 from runtime.settings import Settings
@@ -33,7 +34,7 @@ def reference_of(records: Iterable[Record]) -> Reference:
     return reference
 
 
-def differences(queries: Queries, reference: Reference) -> list[str]:
+def differences(queries: Asking, reference: Reference) -> list[str]:
     """Every question whose answer is not the reference's; none, if all is well."""
     found: list[str] = []
 
@@ -82,7 +83,7 @@ def open_sagas(sagas: Iterable[SagaAnswer]) -> list[SagaAnswer]:
     )
 
 
-def all_orders_of(queries: Queries, user_id: str, page: int = 7) -> list[str]:
+def all_orders_of(queries: Asking, user_id: str, page: int = 7) -> list[str]:
     """All pages of a user's orders."""
     ids: list[str] = []
     cursor: str | None = None

@@ -11,14 +11,15 @@ from commands.aggregate import Command
 from commands.inventory import INVENTORY
 from commands.order import ORDER
 from commands.payment import PAYMENT
+from commands.stream import STREAM
 from commands.user import USER, RegisterUser
-from schemas import inventory, order, payment, topics, user
+from schemas import inventory, order, payment, stream, topics, user
 
 COMMANDS = [command for aggregate in AGGREGATES for command in aggregate.commands]
 
 
 def test_the_table_names_the_aggregates_of_the_topics() -> None:
-    assert tuple(by_name) == topics.DOMAIN == ("user", "inventory", "order", "payment")
+    assert tuple(by_name) == topics.DOMAIN == ("user", "inventory", "order", "payment", "stream")
     assert tuple(by_name.values()) == AGGREGATES
 
 
@@ -36,6 +37,7 @@ def test_every_row_has_all_events_of_its_schema() -> None:
         inventory.EVENTS,
         order.EVENTS,
         payment.EVENTS,
+        stream.EVENTS,
     ]
 
 
@@ -53,7 +55,7 @@ def test_a_table_that_misses_an_aggregate_is_refused() -> None:
 def test_a_command_name_that_is_used_twice_is_refused() -> None:
     thief = replace(PAYMENT, commands=(*PAYMENT.commands, RegisterUser))
     with pytest.raises(TableError, match="RegisterUser stands in both user and payment"):
-        check_table((USER, INVENTORY, ORDER, thief))
+        check_table((USER, INVENTORY, ORDER, thief, STREAM))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)

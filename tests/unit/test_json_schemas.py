@@ -13,8 +13,10 @@ import pytest
 from commands import by_name
 from commands.inventory import AdjustStock, RegisterItem
 from commands.payment import FailPayment, RequestPayment, RequestRefund
+from commands.stream import AppendEvents, NewEvent
 from commands.user import DeactivateUser, RegisterUser
 from orderflow import schema_files
+from orderflow.contract.json_schemas import schemas
 from orderflow.reference import UnknownTable, with_tables
 from orderflow.shop.generator import ShopPlan, generate
 from orderflow.shop.planned import PlannedCommand
@@ -43,6 +45,13 @@ from tests.support.world import World
 TOPICS = Topics("shop", partitions=1)
 PLAN = ShopPlan(orders=60, users=8, skus=6, bad_share=0.3, seed=11)
 NEVER_IN_THE_SHOP = (
+    PlannedCommand(
+        "stream",
+        "x",
+        "AppendEvents",
+        AppendEvents(events=(NewEvent(type="CarrierNotified", data={"carrier": "x"}),)),
+        "x-0",
+    ),
     PlannedCommand("user", "x", "RegisterUser", RegisterUser(name="X"), "x-1"),
     PlannedCommand("user", "x", "DeactivateUser", DeactivateUser(reason="left"), "x-2"),
     PlannedCommand("inventory", "x", "RegisterItem", RegisterItem(description="X"), "x-3"),
@@ -67,15 +76,10 @@ NEVER_LAST = (
 of a transaction, so these stand in `history` and never in `events`.
 """
 
-UNCHECKED = {WORLD_TOPICS.replies, WORLD_TOPICS.dead_letters}
-"""A reply is an outcome, or how a saga ended; a dead letter is whatever came in."""
-
 REFUSED_BY_SCHEMA = {Code.INVALID_DATA, Code.UNKNOWN_TYPE}
 """Rejections that a producer could have foreseen with nothing but the schema."""
 
-CHECKED = {
-    path: jsonschema.Draft202012Validator(schema) for path, schema in schema_files.schemas().items()
-}
+CHECKED = {path: jsonschema.Draft202012Validator(schema) for path, schema in schemas().items()}
 
 
 def test_the_files_are_what_the_code_says() -> None:
@@ -83,7 +87,10 @@ def test_the_files_are_what_the_code_says() -> None:
 
 
 def test_every_message_has_its_file() -> None:
-    messages = {"outcome.json"}
+    messages = {"outcome.json", "saga_end.json"}
+    messages |= {
+        f"headers/{kind}.json" for kind in ("command", "written", "tombstone", "dead-letter")
+    }
     for aggregate in AGGREGATES:
         messages |= {f"{aggregate.name}/commands/{c.__name__}.json" for c in aggregate.commands}
         for topic in ("events", "history"):
@@ -95,21 +102,23 @@ def test_every_message_has_its_file() -> None:
 
 @pytest.mark.parametrize("path", CHECKED)
 def test_every_file_is_a_schema_with_a_description(path: str) -> None:
-    schema = schema_files.schemas()[path]
+    schema = schemas()[path]
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["description"]
-    assert schema["title"] in path or path == "outcome.json"
+    assert schema["title"].lower() in path.replace("_", "").lower()
 
 
 def test_everything_a_processor_writes_fits_its_schema(tmp_path: Path) -> None:
     seen: Counter[str] = Counter()
     for record in written(tmp_path):
+        check_headers(record, TOPICS, seen)
         if record.value is None or record.topic == TOPICS.dead_letters:
             continue  # a tombstone has no value; a dead letter has whatever came in
         path = schema_path(record)
         CHECKED[path].validate(json.loads(record.value))
         seen[path] += 1
-    domain = {path for path in CHECKED if not path.startswith("saga/")}
+    elsewhere = ("saga/", "saga_end", "headers/command")
+    domain = {path for path in CHECKED if not path.startswith(elsewhere)}
     assert set(seen) == {path for path in domain if "/commands/" not in path}
 
 
@@ -117,7 +126,8 @@ def test_everything_that_is_written_for_a_saga_fits_its_schema() -> None:
     seen: Counter[str] = Counter()
     for story in (*STORIES, half_undone):
         for record in story().log:
-            if record.value is None or record.topic in UNCHECKED:
+            check_headers(record, WORLD_TOPICS, seen)
+            if record.value is None or record.topic == WORLD_TOPICS.dead_letters:
                 continue
             path = schema_path(record)
             CHECKED[path].validate(json.loads(record.value))
@@ -125,7 +135,8 @@ def test_everything_that_is_written_for_a_saga_fits_its_schema() -> None:
     history = {path for path in CHECKED if path.startswith("saga/history/")}
     never = {f"saga/events/{event.__name__}.json" for event in NEVER_LAST}
     events = {path for path in CHECKED if path.startswith("saga/events/")} - never
-    assert history | events | {"saga/commands/RecordAnswer.json"} <= set(seen)
+    others = {"saga/commands/RecordAnswer.json", "headers/command.json"}
+    assert history | events | others <= set(seen)
     assert not never & set(seen)
 
 
@@ -221,10 +232,26 @@ def written(directory: Path) -> Iterator[OutgoingRecord]:
         store.close()
 
 
+def check_headers(record: OutgoingRecord, topics: Topics, seen: Counter[str]) -> None:
+    """Headers fit the schema of their kind of record."""
+    kind = "tombstone" if record.value is None else "written"
+    if record.topic == topics.dead_letters:
+        kind = "dead-letter"
+    elif record.topic.endswith(".commands"):
+        kind = "command"
+    marks = {
+        name: (value or b"").decode()
+        for name, value in record.headers
+        if not isinstance(value, str)
+    }
+    CHECKED[f"headers/{kind}.json"].validate(marks)
+    seen[f"headers/{kind}.json"] += 1
+
+
 def schema_path(record: OutgoingRecord) -> str:
     """The file that describes a record, by its topic, type and key."""
-    if record.topic == TOPICS.replies or record.topic.endswith(".outcomes"):
-        return "outcome.json"
+    if record.topic.endswith((".outcomes", ".replies")):
+        return "saga_end.json" if b'"saga_id":' in (record.value or b"") else "outcome.json"
     _, aggregate, topic = record.topic.split(".")
     part_type = aggregate_of[aggregate].part_type
     if part_type is not None and is_part_key((record.key or b"").decode()):

@@ -134,7 +134,7 @@ def test_ids_of_commands_are_ids_also_of_the_longest_payment_id_and_differ() -> 
         (b"p/1", encode(event(PaymentFailed("x")))),
         (None, encode(event(PaymentFailed("x")))),
         (b"\xff", encode(event(PaymentFailed("x")))),
-        (b"p-1", encode(event(PaymentFailed("x"), schema_version=2))),
+        (b"p-1", encode(event(PaymentRefundRequested("x"), schema_version=2))),
         (b"p-1", b'{"type":"PaymentRequested","id":"a","version":1,"occurred_at_ms":1,"data":{}}'),
         (b"p-1", b'{"type":"PaymentRequested","id":"a","version":1,"occurred_at_ms":1}'),
     ],

@@ -15,7 +15,7 @@ from readmodels.records import Change, Unreadable, fold, read
 from readmodels.reference import Reference
 from readmodels.scripts import CALL_LIMIT, SCRIPTS, BucketCalls
 from readmodels.steps import pairs
-from readmodels.views import VIEWS, named
+from readmodels.views import ORDERS, VIEWS, named
 from runtime.redis import pack
 from schemas.order import OrderStatus
 from schemas.saga import ENDED, SagaStatus
@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def change_of(record: Record, project: Any) -> Any:
-    return read(record.key_bytes, record.value, record.headers, project)
+    (states,) = [view.states for view in VIEWS if view.project is project]
+    return read(record.key_bytes, record.value, record.headers, states, project)
 
 
 def test_an_order_becomes_fields_that_a_person_can_read() -> None:
@@ -151,14 +152,14 @@ GOOD = events.order("o-1", 1).value or b""
         (b"o-1", GOOD.replace(b'"created"', b'"lost"'), "malformed"),
         (
             b"o-1",
-            GOOD.replace(b',"data"', b',"schema_version":2,"data"'),
+            GOOD.replace(b',"state"', b',"state_version":2,"state"'),
             "unsupported_schema_version",
         ),
     ],
 )
 def test_what_cannot_be_read_says_why(key: bytes | None, value: bytes, code: str) -> None:
     with pytest.raises(Unreadable) as caught:
-        read(key, value, (), orders.project)
+        read(key, value, (), ORDERS.states, orders.project)
     assert caught.value.code == code
 
 
@@ -167,7 +168,7 @@ def test_a_bug_in_a_projection_is_told_from_a_bad_record() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(Unreadable) as caught:
-        read(b"o-1", GOOD, (), buggy)
+        read(b"o-1", GOOD, (), ORDERS.states, buggy)
     assert (caught.value.code, caught.value.stage) == ("internal_error", "project")
 
 

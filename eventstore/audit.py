@@ -1,0 +1,194 @@
+"""Who asked what, why it was refused, and what followed: timelines from the records of several topics.
+
+Pure: records in, entries out. Of one aggregate: its events, and the commands it refused. Of a conversation (a
+correlation id): its commands with their outcomes, events and dead letters, over all aggregates.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from eventstore.events import RecordedEvent, StreamId, recorded, text_of
+from eventstore.folding import NOTHING, Change, StateAt, changes
+from eventstore.indexer import Kind, Source
+from runtime.records import IncomingRecord
+from schemas import headers
+from schemas.ids import PART_SEPARATOR
+from schemas.records import Outcome, decode_command, decode_outcome
+
+
+class EntryKind(StrEnum):
+    """What an entry of a timeline tells of."""
+
+    COMMAND = "command"
+    EVENT = "event"
+    DEAD_LETTER = "dead_letter"
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a timeline. Times are epoch milliseconds, UTC.
+
+    ``id``: the command's or the event's. ``cause``: the id of what directly caused it; None for what somebody
+    outside asked. ``version``: of an event, its own; of a command, where the aggregate stood after it.
+    ``status``, ``code``, ``message``: how a command ended, as far as its outcome is still kept.
+    """
+
+    kind: EntryKind
+    at_ms: int
+    stream: StreamId
+    type: str
+    id: str
+    cause: str | None
+    correlation_id: str | None
+    version: int | None = None
+    data: Any = None
+    status: str | None = None
+    code: str | None = None
+    message: str | None = None
+    changes: tuple[Change, ...] = ()
+
+
+def of_event(event: RecordedEvent, change: tuple[Change, ...] = ()) -> Entry:
+    """An event."""
+    return Entry(
+        kind=EntryKind.EVENT,
+        at_ms=event.occurred_at_ms,
+        stream=event.stream,
+        type=event.type,
+        id=event.id,
+        cause=event.command_id,
+        correlation_id=event.correlation_id,
+        version=event.version,
+        data=event.json,
+        changes=change,
+    )
+
+
+def of_outcome(record: IncomingRecord) -> Entry:
+    """A command of which only the outcome is looked at."""
+    outcome = decode_outcome(record.value or b"")
+    return Entry(
+        kind=EntryKind.COMMAND,
+        at_ms=outcome.decided_at_ms,
+        stream=StreamId(outcome.aggregate, outcome.aggregate_id),
+        type=outcome.type,
+        id=outcome.command_id,
+        cause=None,
+        correlation_id=_header(record, headers.CORRELATION_ID),
+        **_ending(outcome),
+    )
+
+
+def of_command(aggregate: str, record: IncomingRecord, outcome: IncomingRecord | None) -> Entry:
+    """A command, with its outcome where that is known."""
+    ending = _ending(decode_outcome(outcome.value or b"")) if outcome else {}
+    command = decode_command(record.value or b"")
+    return Entry(
+        kind=EntryKind.COMMAND,
+        at_ms=record.occurred_at_ms,
+        stream=StreamId(aggregate, text_of(record.key) or ""),
+        type=command.type,
+        id=command.command_id,
+        cause=_header(record, headers.CAUSATION_ID),
+        correlation_id=_header(record, headers.CORRELATION_ID) or command.command_id,
+        data=msgspec.json.decode(command.data),
+        **ending,
+    )
+
+
+def of_dead_letter(record: IncomingRecord) -> Entry:
+    """What could not be handled, and why."""
+    topic = _header(record, headers.ERROR_TOPIC) or ""
+    aggregate = topic.split(".")[-2] if topic.count(".") >= 2 else topic
+    key = text_of(record.key) or ""
+    return Entry(
+        kind=EntryKind.DEAD_LETTER,
+        at_ms=int(_header(record, headers.ERROR_TIMESTAMP) or record.occurred_at_ms),
+        stream=StreamId(aggregate, key.partition(PART_SEPARATOR)[0]),
+        type=_header(record, headers.ERROR_STAGE) or "",
+        id=f"{record.topic}-{record.partition}@{record.offset}",
+        cause=_header(record, headers.CAUSATION_ID),
+        correlation_id=_header(record, headers.CORRELATION_ID),
+        code=_header(record, headers.ERROR_CODE),
+        message=_header(record, headers.ERROR_MESSAGE),
+    )
+
+
+def aggregate_timeline(
+    states: Iterable[tuple[RecordedEvent, StateAt]],
+    refused: Iterable[IncomingRecord],
+    until: tuple[int, int] | None = None,
+) -> tuple[Entry, ...]:
+    """Events with what each changed, and among them the commands that were refused at that version.
+
+    ``until``: version and time (epoch ms) of the last event; what was refused later is left out.
+    """
+    before = NOTHING
+    entries = []
+    for event, after in states:
+        entries.append(of_event(event, changes(before, after)))
+        before = after
+    for record in refused:
+        entry = of_outcome(record)
+        if until is None or (entry.version or 0) < until[0] or entry.at_ms <= until[1]:
+            entries.append(entry)
+    # A refusal stands behind the version that it was judged against.
+    return tuple(
+        sorted(entries, key=lambda e: (e.version or 0, e.kind is EntryKind.COMMAND, e.at_ms))
+    )
+
+
+def conversation(records: Iterable[tuple[Source, IncomingRecord]]) -> tuple[Entry, ...]:
+    """All of a conversation in order of time, and what was caused behind what caused it."""
+    by_kind: dict[Kind, list[tuple[str, IncomingRecord]]] = defaultdict(list)
+    for source, record in records:
+        by_kind[source.kind].append((source.aggregate, record))
+    outcomes = {
+        (aggregate, decode_outcome(record.value or b"").command_id): record
+        for aggregate, record in by_kind[Kind.OUTCOMES]
+    }
+    entries = [of_event(recorded(*found)) for found in by_kind[Kind.HISTORY]]
+    entries += [of_dead_letter(record) for _, record in by_kind[Kind.DEAD_LETTERS]]
+    for aggregate, record in by_kind[Kind.COMMANDS]:
+        command_id = decode_command(record.value or b"").command_id
+        outcome = outcomes.pop((aggregate, command_id), None)
+        entries.append(of_command(aggregate, record, outcome))
+    entries += [of_outcome(record) for record in outcomes.values()]
+    depth = _depths(entries)
+    return tuple(sorted(entries, key=lambda e: (e.at_ms, depth[e.id], e.stream, e.version or 0)))
+
+
+def _depths(entries: Iterable[Entry]) -> dict[str, int]:
+    """Id → how many causes lie before it, as far as they are in here."""
+    cause_of = {entry.id: entry.cause for entry in entries}
+    depths: dict[str, int] = {}
+    for identity in cause_of:
+        chain: dict[str, None] = {}
+        at = identity
+        while at in cause_of and at not in depths and at not in chain:
+            chain[at] = None
+            at = cause_of[at] or ""
+        depth = depths.get(at, -1)
+        for link in reversed(list(chain)):
+            depth += 1
+            depths[link] = depth
+    return depths
+
+
+def _ending(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "version": outcome.version,
+        "status": outcome.status.value,
+        "code": outcome.code.value if outcome.code else None,
+        "message": outcome.message,
+    }
+
+
+def _header(record: IncomingRecord, name: str) -> str | None:
+    for mark, value in record.headers:
+        if mark == name:
+            return text_of(value)
+    return None

@@ -1,0 +1,307 @@
+"""Keeps the index of positions up to date: by a role all the time, and by whoever reads and finds it behind.
+
+Everyone reads committed records from where the index is, so what it says of one topic never has a gap.
+Two at once do the same work twice and no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from enum import Enum, auto
+from typing import Final, NamedTuple
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+from redis.exceptions import RedisError
+
+from eventstore import index
+from eventstore.events import text_of
+from eventstore.index import Entries, IndexKeys, Place, worker_key
+from eventstore.progress import OnProgress, Watch
+from readmodels.steps import Pooled, drive
+from runtime import kafka
+from runtime.records import IncomingRecord, incoming
+from runtime.redis import Line, connect, redis_url
+from runtime.settings import Settings
+from runtime.topic_admin import topic_ids, topics_of
+from schemas import headers, topics
+from schemas.ids import PART_SEPARATOR
+from schemas.records import OutcomeStatus
+
+logger = logging.getLogger(__name__)
+
+BATCH: Final = 5_000
+POLL_S: Final = 0.1
+CALL_S: Final = 10.0
+WORKER_LIFE_MS: Final = 3_000
+WORKER_BEAT_S: Final = 1.0
+RETRY_S: Final = 1.0
+WORKER_PATIENCE_S: Final = 1.0
+"""How long a reader leaves it to a living worker to index the last moment, before it does so itself."""
+
+
+class Kind(Enum):
+    """What stands on a topic."""
+
+    HISTORY = auto()
+    COMMANDS = auto()
+    OUTCOMES = auto()
+    DEAD_LETTERS = auto()
+
+
+At = tuple[str, int]
+"""Topic and partition."""
+
+
+class IndexStalled(RuntimeError):
+    """The index did not reach the end of the topics and nothing moved for a minute: a transaction hangs open
+    (`kafka-transactions.sh find-hanging`), or a broker is gone.
+    """
+
+
+class Source(NamedTuple):
+    """One topic that is indexed. ``life_ms``: how long its records are kept, where they expire."""
+
+    topic: str
+    kind: Kind
+    aggregate: str
+    life_ms: int
+
+
+class _Event(msgspec.Struct):
+    version: int
+
+
+class _Outcome(msgspec.Struct):
+    status: OutcomeStatus
+    command_id: str
+    decided_at_ms: int
+
+
+class _Command(msgspec.Struct):
+    command_id: str
+
+
+_event: Final = msgspec.json.Decoder(_Event)
+_outcome: Final = msgspec.json.Decoder(_Outcome)
+_command: Final = msgspec.json.Decoder(_Command)
+
+
+def indexed_topics(settings: Settings) -> Iterator[tuple[str, Kind, str]]:
+    """Topic, kind and aggregate of everything that is indexed."""
+    named = topics_of(settings)
+    for aggregate in topics.AGGREGATES:
+        yield named.history(aggregate), Kind.HISTORY, aggregate
+        yield named.commands(aggregate), Kind.COMMANDS, aggregate
+        yield named.outcomes(aggregate), Kind.OUTCOMES, aggregate
+    yield named.dead_letters, Kind.DEAD_LETTERS, ""
+
+
+class Indexer:
+    """Not to be shared between threads. Raises TopicsMissing, KafkaException or RedisError when made."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._worker_key = worker_key(settings.topic_prefix)
+        self._client = connect(settings)
+        self._reads = Pooled(self._client)
+        self._line = Line(redis_url(settings))
+        self._admin = AdminClient(kafka.admin(settings))
+        self._consumer: Consumer | None = None
+        named = list(indexed_topics(settings))
+        specs = {spec.name: spec for spec in topics_of(settings).specs()}
+        self._ids = topic_ids(settings, [topic for topic, _, _ in named])
+        self.sources = {
+            topic: Source(topic, kind, aggregate, int(specs[topic].config.get("retention.ms", 0)))
+            for topic, kind, aggregate in named
+        }
+        self.places: tuple[At, ...] = tuple(
+            (topic, number) for topic in self.sources for number in range(specs[topic].partitions)
+        )
+        self._indexed: dict[At, int] = {}
+        """How far the index is with what is being read."""
+        self.keys = IndexKeys(settings.topic_prefix, "")
+        self.numbers: dict[str, int] = {}
+        """Topic → the number under which the index knows it."""
+
+    def close(self) -> None:
+        """Stops reading."""
+        self._line.close()
+        self._client.close()
+        if self._consumer is not None:
+            self._consumer.close()
+
+    def catch_up(
+        self, places: Collection[At] | None = None, on_progress: OnProgress | None = None
+    ) -> None:
+        """Index these partitions (all) up to the high watermark that they have now.
+
+        A worker that is at it is left to it for a second. Raises IndexStalled, KafkaException, RedisError.
+        """
+        wanted = self.places if places is None else tuple(places)
+        targets = kafka.end_offsets(self._admin, wanted, CALL_S)
+        patience = time.monotonic() + (WORKER_PATIENCE_S if self._worker_lives() else 0.0)
+        while behind := self._behind(targets):
+            if time.monotonic() >= patience:
+                self._read_to(behind, on_progress)
+                patience = 0.0
+            else:
+                time.sleep(0.005)
+
+    def run(self, stopping: threading.Event) -> None:
+        """Index what comes until told to stop; while Redis is away, wait. Raises KafkaException."""
+        assigned, beat_at = False, 0.0
+        while not stopping.is_set():
+            try:
+                if not assigned:
+                    self._assign(self.places)
+                    assigned = True
+                if time.monotonic() - beat_at > WORKER_BEAT_S:
+                    beat_at = time.monotonic()
+                    self._reads.run([("SET", self._worker_key, "1", "PX", WORKER_LIFE_MS)])
+                self._step(POLL_S)
+            except (RedisError, OSError) as fault:
+                logger.warning("Redis: %s; trying again", fault)
+                assigned = False  # what was read but not written is read again
+                stopping.wait(RETRY_S)
+
+    # Reading.
+
+    def _behind(self, targets: Mapping[At, int]) -> dict[At, int]:
+        self._recognise()
+        at = self._positions(targets)
+        return {place: target for place, target in targets.items() if at.get(place, -1) < target}
+
+    def _recognise(self) -> None:
+        """Is it still the same index? Redis may have been emptied, or somebody began it anew."""
+        prefix = self._settings.topic_prefix
+        epoch = drive(self._reads, index.current_epoch(prefix))
+        if epoch != self.keys.epoch:
+            keys = IndexKeys(prefix, epoch)
+            numbers = drive(self._reads, index.number(keys, list(self._ids.values())))
+            self.numbers = {topic: numbers[topic_id] for topic, topic_id in self._ids.items()}
+            self.keys = keys
+
+    def _positions(self, places: Collection[At]) -> dict[At, int]:
+        found = drive(self._reads, index.read_positions(self.keys))
+        numbered = {at: (self.numbers[at[0]], at[1]) for at in places}
+        return {at: found[place] for at, place in numbered.items() if place in found}
+
+    def _worker_lives(self) -> bool:
+        return bool(self._reads.run([("EXISTS", self._worker_key)])[0])
+
+    def _read_to(self, targets: Mapping[At, int], on_progress: OnProgress | None) -> None:
+        self._assign(targets)
+        watch = Watch(self._sum(), sum(targets.values()), IndexStalled, on_progress)
+        while any(self._indexed[at] < target for at, target in targets.items()):
+            try:
+                records = self._step(POLL_S)
+            except RedisError:  # what came of it is unknown: on from where the index says it is
+                self._assign(targets)
+                continue
+            watch.moved(self._sum(), records)
+        watch.done()
+
+    def _sum(self) -> int:
+        return sum(self._indexed.values())
+
+    def _assign(self, places: Collection[At]) -> None:
+        """Read these from where the index is; from their first offset where it has nothing."""
+        self._recognise()
+        first = kafka.first_offsets(self._admin, places, CALL_S)
+        numbered = {(self.numbers[t], p): offset for (t, p), offset in first.items()}
+        drive(self._reads, index.begin(self.keys, numbered))
+        self._indexed = dict.fromkeys(places, 0) | self._positions(places)
+        # What expired meanwhile is passed over; the next position covers it.
+        starts = {at: max(offset, first[at]) for at, offset in self._indexed.items()}
+        self._reading().assign([TopicPartition(*at, offset) for at, offset in starts.items()])
+
+    def _reading(self) -> Consumer:
+        """Its consumer, made when it is first needed: an index that is up to date needs none."""
+        if self._consumer is None:
+            self._consumer = kafka.new_reader(self._settings)
+        return self._consumer
+
+    def _step(self, wait_s: float) -> int:
+        """Index what has come; how many records that were."""
+        entries = Entries(self.keys)
+        reached: dict[At, int] = {}
+        records = 0
+        for message in self._reading().consume(BATCH, wait_s):
+            at, offset = _place(message)
+            if at not in self._indexed or offset is None:
+                continue
+            if message.error() is None:
+                record = incoming(message)
+                note(entries, self.sources[record.topic], self.numbers[record.topic], record)
+                records += 1
+            reached[at] = offset
+        covers = {at: offset for at, offset in reached.items() if offset > self._indexed[at]}
+        if covers and not self._write(entries, covers):
+            logger.warning("Redis has lost part of the index: reading on from what it has")
+            self._assign(list(self._indexed))
+        return records
+
+    def _write(self, entries: Entries, covers: Mapping[At, int]) -> bool:
+        moves = {
+            (self.numbers[at[0]], at[1]): (self._indexed[at], offset)
+            for at, offset in covers.items()
+        }
+        if not drive(self._line, index.write(self.keys, entries, moves)):
+            return False
+        self._indexed |= covers
+        return True
+
+
+def _place(message: Message) -> tuple[At, int | None]:
+    """A message's partition, and where reading goes on after it; None where it does not say."""
+    at = str(message.topic()), int(message.partition() or 0)
+    error, offset = message.error(), int(message.offset() or 0)
+    if error is None:
+        return at, offset + 1
+    if error.code() == KafkaError._PARTITION_EOF:
+        return at, offset
+    if kafka.is_transient(error):
+        return at, None
+    raise KafkaException(error)
+
+
+def note(entries: Entries, source: Source, number: int, record: IncomingRecord) -> None:
+    """What one record adds; ``number`` is its topic's.
+
+    What is no message of ours adds nothing: it is in the dead letters.
+    """
+    at = Place(number, record.partition, record.offset)
+    correlation = _header(record, headers.CORRELATION_ID)
+    try:
+        match source.kind:
+            case Kind.HISTORY:
+                event = _event.decode(record.value or b"")
+                entries.event(at, (record.key or b"").decode(), event.version)
+                if correlation:
+                    entries.talk(at, correlation)
+            case Kind.OUTCOMES:
+                outcome = _outcome.decode(record.value or b"")
+                entries.recent(at, correlation or outcome.command_id, source.life_ms)
+                if outcome.status is OutcomeStatus.REJECTED:
+                    aggregate_id = (record.key or b"").decode().partition(PART_SEPARATOR)[0]
+                    entries.refused(at, aggregate_id, outcome.decided_at_ms, source.life_ms)
+            case Kind.COMMANDS:
+                command = _command.decode(record.value or b"")
+                entries.recent(at, correlation or command.command_id, source.life_ms)
+            case Kind.DEAD_LETTERS:
+                if correlation:
+                    entries.talk(at, correlation)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return
+
+
+def _header(record: IncomingRecord, name: str) -> str | None:
+    for mark, value in record.headers:
+        if mark == name:
+            return text_of(value)
+    return None
