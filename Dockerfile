@@ -27,6 +27,7 @@ COPY runtime runtime
 COPY processors processors
 COPY readmodels readmodels
 COPY payments payments
+COPY verification verification
 COPY eventstore eventstore
 COPY sync sync
 COPY orderflow orderflow

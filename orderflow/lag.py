@@ -1,8 +1,9 @@
-"""How far the pipeline is behind: commands that are not decided yet, events that a view has not seen yet."""
+"""How far the pipeline is behind: commands that are not decided yet, events that a view has not seen yet.
 
-import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+Of the views `readmodels.consistency` knows; here the commands are added.
+"""
+
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,14 +12,12 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from redis.exceptions import RedisError
 
 from processors import command_processor, saga_processor
-from readmodels import Queries
-from readmodels.views import VIEWS
+from readmodels.consistency import Consistency
 from runtime import kafka
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 
 ANSWER_WITHIN_S: Final = 5.0
-LOOK_EVERY_S: Final = 0.1
 
 Ends = dict[tuple[str, int], int]
 
@@ -35,17 +34,13 @@ class Sample:
     view_lags: dict[str, int]
 
 
-class ViewsBehind(TimeoutError):
-    """The views did not reach the end of their topics in time; is a projector running?"""
-
-
 class LagMeter:
     """Asks the broker and Redis where everybody stands. Keeps its clients; not thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         # A broker that is gone is told by what is measured, not by lines of the client library.
         self._admin = AdminClient(kafka.admin(settings) | {"log_level": 0})
-        self._queries = Queries(settings)
+        self._views = Consistency(settings)
         self._topics = topics_of(settings)
         works = (command_processor.WORK, saga_processor.work(settings))
         self._commands = {
@@ -56,15 +51,15 @@ class LagMeter:
         }
 
     def close(self) -> None:
-        """Drops the connections to Redis; the admin client goes with this object."""
-        self._queries.close()
+        """Drops the connections of the views; the admin client goes with this object."""
+        self._views.close()
 
     def measure(self) -> Sample:
         """Raises KafkaException or RedisError when a server does not answer."""
         committed = sum(self._committed(group) for group in self._commands)
         ends = [self._ends(partitions) for partitions in self._commands.values()]
         waiting = sum(sum(found.values()) for found in ends) - committed
-        return Sample(committed, max(0, waiting), self.view_lags(self.view_ends()))
+        return Sample(committed, max(0, waiting), self._views.lags(self._views.watermarks()))
 
     def try_measure(self) -> Sample | None:
         """As ``measure``; None while a server does not answer, which a live status has to survive."""
@@ -72,20 +67,6 @@ class LagMeter:
             return self.measure()
         except (KafkaException, RedisError):
             return None
-
-    def view_ends(self) -> dict[str, Ends]:
-        """For each view the ends of the partitions that it reads. Raises KafkaException."""
-        return {
-            view.name: self._ends(self._partitions([self._topics.events(view.aggregate)]))
-            for view in VIEWS
-        }
-
-    def view_lags(self, ends: dict[str, Ends]) -> dict[str, int]:
-        """How far each view is from these ends. Raises RedisError."""
-        return {
-            status.view: _behind(ends[status.view], status.positions)
-            for status in self._queries.status()
-        }
 
     def _partitions(self, topics: Iterable[str]) -> list[TopicPartition]:
         return [
@@ -108,13 +89,6 @@ class LagMeter:
         return sum(max(0, at.offset) for at in found)
 
 
-def _behind(ends: Ends, positions: Mapping[str, int]) -> int:
-    return sum(
-        max(0, end - positions.get(f"{topic}:{partition}", 0))
-        for (topic, partition), end in ends.items()
-    )
-
-
 def wait_for_views(
     settings: Settings,
     timeout: float,
@@ -123,31 +97,7 @@ def wait_for_views(
 ) -> None:
     """Until every view has everything that stands in the topics now.
 
-    Raises ViewsBehind, KafkaException, RedisError. ``look_after`` is called in between.
+    Raises Inconsistent, KafkaException, RedisError. ``look_after`` is called in between.
     """
-    with closing(LagMeter(settings)) as meter:
-        _wait(meter, timeout, on_progress or (lambda _note, _fraction: None), look_after)
-
-
-def _wait(
-    meter: LagMeter,
-    timeout: float,
-    on_progress: Callable[[str, float | None], None],
-    look_after: Callable[[], None] | None,
-) -> None:
-    ends = meter.view_ends()
-    deadline = time.monotonic() + timeout
-    first: int | None = None
-    while True:
-        lags = meter.view_lags(ends)
-        behind = sum(lags.values())
-        first = behind if first is None else first
-        on_progress(f"{behind:,} behind", 1 - behind / first if first else None)
-        if behind == 0:
-            return
-        if time.monotonic() > deadline:
-            names = ", ".join(f"{view} by {lag:,}" for view, lag in lags.items() if lag)
-            raise ViewsBehind(f"after {timeout:g} s the views are still behind: {names}")
-        if look_after is not None:
-            look_after()
-        time.sleep(LOOK_EVERY_S)
+    with Consistency(settings) as views:
+        views.wait_until_consistent(timeout, on_progress, look_after)

@@ -11,8 +11,9 @@ Rooms, from the inside out:
   view is), `records` (what a Kafka record means), `steps` (one conversation with Redis, sync and async).
 - Who feeds it: `projector`, with `app` (Faust), `transport`, `feed`, `watch`, `preflight`, `broker`,
   `deadletters`.
-- Who makes it anew: `rebuilding`, with `filling`, `comparison`, `generations`.
-- Who reads it: `queries`, with `questions` and `answers`.
+- Who makes it anew: `rebuilding` and `rollback`, with `filling`, `comparison`, `staging`, `standing`,
+  `generations`; `mending` does so for single aggregates.
+- Who reads it: `queries`, with `questions` and `answers`; `consistency` says how far it is.
 """
 
 from readmodels.answers import (
@@ -27,12 +28,15 @@ from readmodels.answers import (
     UserAnswer,
     ViewStatus,
 )
+from readmodels.consistency import Consistency, Inconsistent, PartitionStatus, ViewConsistency
 from readmodels.filling import Progress
 from readmodels.generations import RebuildFailed, RebuildRunning
+from readmodels.mending import Mended, mend
 from readmodels.projector import run_projector
 from readmodels.queries import AsyncQueries, Queries
 from readmodels.questions import ViewTimeout
-from readmodels.rebuilding import RebuildReport, ViewReport, rebuild
+from readmodels.rebuilding import Plan, RebuildReport, ViewReport, rebuild
+from readmodels.rollback import RolledBack, discard_previous, rollback
 
 __all__ = [
     "Queries",
@@ -50,6 +54,16 @@ __all__ = [
     "ViewTimeout",
     "run_projector",
     "rebuild",
+    "Plan",
+    "Consistency",
+    "Inconsistent",
+    "ViewConsistency",
+    "PartitionStatus",
+    "mend",
+    "Mended",
+    "rollback",
+    "discard_previous",
+    "RolledBack",
     "RebuildReport",
     "ViewReport",
     "Progress",

@@ -1,4 +1,6 @@
-"""Fills fresh generations from the topics: plain consumer, no group, all partitions, no records lost.
+"""Fills generations from the topics: plain consumer, no group, all partitions, no records lost.
+
+It begins where each generation is: a fresh one at the first offsets, one that was left at its own positions.
 
 Done is a matter of offsets and end-of-partition events, never of the last record: markers of transactions
 and compacted records leave holes at the end. An open transaction of a dead writer hides what lies behind
@@ -40,6 +42,13 @@ WRITERS: Final = 3
 PROGRESS_EVERY_S: Final = 0.2
 
 Batch = list[tuple[View, Keys, list[Change[Any]]]]
+
+
+Note = Callable[[View, Keys, Sequence[Change[Any]]], None]
+"""Told of changes before they are written, when all that was read before them is."""
+
+BATCHES_PER_S: Final = 5
+"""With a limit on the rate, a batch is what may be read in a fifth of a second."""
 
 
 class Stalled(RebuildFailed):
@@ -88,7 +97,9 @@ class _Writer:
 
 
 class Filling:
-    """A context manager. ``new``: view → the keys of the generation to fill."""
+    """A context manager. ``new``: view → the keys of the generation to fill; ``records_per_s``: read no
+    faster than that.
+    """
 
     def __init__(
         self,
@@ -96,12 +107,16 @@ class Filling:
         new: Mapping[View, Keys],
         line: Line,
         on_progress: Callable[[Progress], None],
+        records_per_s: int | None = None,
     ) -> None:
         self.records = 0
         self.unreadable = 0
         self._new = new
-        self._line = line
+        self.line = line
         self._on_progress = on_progress
+        self._records_per_s = records_per_s
+        self._free_at = 0.0
+        self._note: Note | None = None
         self._reading = by_topic(topics_of(settings), list(new))
         self._consumer = kafka.new_reader(settings)
         self._starts: dict[TopicPart, int] = {}
@@ -127,14 +142,26 @@ class Filling:
             self._consumer.close()
 
     def begin(self, starts: Mapping[TopicPart, int]) -> None:
-        """Assign the partitions at their first offsets."""
-        self._starts, self._at = dict(starts), dict(starts)
-        self._writer_of = dict(zip(sorted(starts), cycle(self._writers), strict=False))
+        """Assign the partitions where the generations are; ``starts``: where one begins that is nowhere."""
         for topic, views in self._reading.items():
             mine = {part: at for part, at in starts.items() if part[0] == topic}
             for view in views:
-                drive(self._line, positions.begin(self._new[view], mine))
-        self._consumer.assign([TopicPartition(*part, at) for part, at in starts.items()])
+                drive(self.line, positions.begin(self._new[view], mine))
+        stored = drive(self.line, positions.read(list(self._new.values())))
+        by_view = dict(zip(self._new, stored, strict=True))
+        if any(part not in by_view[v] for part in starts for v in self._reading[part[0]]):
+            raise MemoryLost(MemoryLost.__doc__)
+        self._starts = {
+            part: min(by_view[view][part] for view in self._reading[part[0]]) for part in starts
+        }
+        self._at = dict(self._starts)
+        self._writer_of = dict(zip(sorted(starts), cycle(self._writers), strict=False))
+        self._consumer.assign([TopicPartition(*part, at) for part, at in self._at.items()])
+
+    def noting(self, note: Note | None) -> None:
+        """From now on tell of changes before they are written; None: no longer."""
+        self._settle()
+        self._note = note
 
     def read_to(self, targets: Mapping[TopicPart, int]) -> None:
         """Read until every partition is at its target. Raises Stalled, MemoryLost, KafkaException."""
@@ -149,13 +176,6 @@ class Filling:
         self._settle()
         self._tell(targets, last_time=True)
 
-    def catch_up(self, seconds: float) -> None:
-        """Read what has come meanwhile, for this long."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self._step(min(POLL_S, left))
-        self._settle()
-
     def targets(self, view: View) -> dict[TopicPart, int]:
         """How far this view is."""
         topics = [topic for topic, views in self._reading.items() if view in views]
@@ -163,13 +183,13 @@ class Filling:
 
     def require_positions(self) -> None:
         """Raises MemoryLost unless Redis has the positions of what was read."""
-        found = drive(self._line, positions.read(list(self._new.values())))
+        found = drive(self.line, positions.read(list(self._new.values())))
         for view, stored in zip(self._new, found, strict=True):
             if any(stored.get(part) != at for part, at in self.targets(view).items()):
                 raise MemoryLost(MemoryLost.__doc__)
 
     def _step(self, seconds: float) -> None:
-        messages = self._consumer.consume(BATCH_RECORDS, seconds)
+        messages = self._consumer.consume(self._allowed(), seconds)
         if not messages:
             self._settle()
             return
@@ -188,7 +208,20 @@ class Filling:
                 raise KafkaException(error)
         for part, at in after.items():
             if at > self._at[part]:
-                self._write(part, at, self._read(part[0], by_part.get(part, [])))
+                batch = self._read(part[0], by_part.get(part, []))
+                if self._note is not None:
+                    self._settle()
+                    for one in batch:
+                        self._note(*one)
+                self._write(part, at, batch)
+
+    def _allowed(self) -> int:
+        """How many records may be read now; waits until that is at least one."""
+        rate = self._records_per_s
+        if rate is None:
+            return BATCH_RECORDS
+        time.sleep(max(0.0, self._free_at - time.monotonic()))
+        return min(BATCH_RECORDS, max(1, rate // BATCHES_PER_S))
 
     def _settle(self) -> None:
         """Wait for all that is being written. Raises MemoryLost, RedisError."""
@@ -213,6 +246,9 @@ class Filling:
                     changes.append(change)
             self.unreadable += not readable
         self.records += len(messages)
+        if self._records_per_s is not None:
+            free = max(self._free_at, time.monotonic())
+            self._free_at = free + len(messages) / self._records_per_s
         return batch
 
     def _write(self, part: TopicPart, at: int, batch: Batch) -> None:

@@ -1,20 +1,22 @@
-"""Generations of a view: which there are, which is live, removing one; and the lock of a rebuild."""
+"""Generations of a view: which there are, removing one; and the lock of a rebuild.
+
+Which of them is live, previous or under construction stands in `standing`.
+"""
 
 from __future__ import annotations
 
 import re
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self
 
 from redis.exceptions import RedisError
 
-from readmodels.keys import Keys, rebuild_lock_key, views_key
-from readmodels.scripts import LOCK, SWITCH
+from readmodels.keys import Keys, rebuild_lock_key
+from readmodels.scripts import LOCK
 from readmodels.steps import Steps, drive
-from readmodels.views import View
 from runtime.redis import Line, redis_url
 from runtime.settings import Settings
 
@@ -38,21 +40,6 @@ class RebuildRunning(RebuildFailed):
 
 class LockLost(RebuildFailed):
     """The rebuild's lock is somebody else's: Redis was emptied, or this process stood still too long."""
-
-
-def named_live(prefix: str, views: Sequence[View]) -> Steps[dict[str, str]]:
-    """View → the live generation as it stands in Redis; empty: none stands there."""
-    replies = yield [("HMGET", views_key(prefix), *(view.name for view in views))]
-    return {view.name: stood or "" for view, stood in zip(views, replies[0], strict=True)}
-
-
-def switch(prefix: str, stood: Mapping[str, str], now: Mapping[str, int]) -> Steps[bool]:
-    """Make all of them live at once, unless one of them was switched since ``stood`` was read."""
-    arguments: list[str | int] = []
-    for view, generation in now.items():
-        arguments += [view, stood[view], generation]
-    replies = yield [SWITCH.call([views_key(prefix)], *arguments)]
-    return bool(replies[0])
 
 
 def pages(line: Line, keys: Keys) -> Iterator[list[str]]:

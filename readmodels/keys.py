@@ -125,8 +125,15 @@ class Keys:
 
     def kind_of(self, key: str) -> Kind | None:
         """Which kind a key of this generation is; None for the positions and for strangers."""
+        parsed = self.parse(key)
+        return parsed[0] if parsed else None
+
+    def parse(self, key: str) -> tuple[Kind, str] | None:
+        """Kind and identity of a key of this generation; None for the positions and for strangers."""
         _, closed, rest = key.removeprefix(self.stem).partition("}:")
-        return _TYPES.get((self.view, rest.partition(":")[0])) if closed else None
+        name, _, identity = rest.partition(":")
+        kind = _TYPES.get((self.view, name)) if closed else None
+        return None if kind is None else (kind, identity)
 
 
 @lru_cache(maxsize=1_024)
@@ -142,6 +149,11 @@ def views_key(prefix: str) -> str:
 def rebuild_lock_key(prefix: str) -> str:
     """String with an expiry: the token of the rebuild that runs."""
     return f"{prefix}:rebuild"
+
+
+def verified_key(prefix: str) -> str:
+    """String, JSON: what the verifier's last pass came to."""
+    return f"{prefix}:verified"
 
 
 def document_keys(prefix: str = "<prefix>") -> str:
@@ -165,7 +177,12 @@ def document_keys(prefix: str = "<prefix>") -> str:
             f"| `{prefix}:<view>:g<n>:positions` | hash | | `<topic>:<partition>` → next offset to read;"
             " `<topic>` → the id of that topic; `born` → the name of this filling. |"
         ),
-        f"| `{views_key(prefix)}` | hash | | View → the generation that is live. |",
+        (
+            f"| `{views_key(prefix)}` | hash | | View → the generation that is live; `<view>:previous` →"
+            " the one before, with the time of the switch (ms); `<view>:building` → the one a rebuild"
+            " fills or left, with its begin (ms) and what it was projected with. |"
+        ),
         f"| `{rebuild_lock_key(prefix)}` | string | | Token of the rebuild that runs; expires. |",
+        f"| `{verified_key(prefix)}` | string | | What the verifier's last pass came to (JSON). |",
     ]
     return "\n".join(lines) + "\n"

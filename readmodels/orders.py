@@ -8,7 +8,7 @@ removed after it: a tombstone, which has no value, then always finds what to tak
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -17,6 +17,7 @@ from readmodels.keys import Keys, bucket_of
 from readmodels.records import Change
 from readmodels.scripts import ORDER, PLACE, BucketCalls
 from readmodels.steps import Steps
+from runtime.redis import Command
 from schemas.ids import is_id
 from schemas.money import MAX_AMOUNT
 from schemas.order import OrderState, OrderStatus
@@ -98,6 +99,27 @@ def user_of(owner: Owner) -> str:
     return owner.rpartition("/")[0]
 
 
+def unit_of(kind: str, identity: str, member: str) -> str:
+    """An order with its place is a unit, and so is what a user's orders add up to."""
+    match kind:
+        case "order":
+            return f"order {identity.partition('/')[2]}"
+        case "place":
+            return f"order {identity}"
+        case "user" | "list":
+            return f"user {identity}"
+        case _:
+            return f"user {member}"
+
+
+def touched(keys: Keys, changes: Sequence[_Change]) -> Steps[set[str]]:
+    """The units that these changes may change: orders, those who have them and those who had them."""
+    units = {f"order {change.id}" for change in changes}
+    units |= {f"user {change.row.user_id}" for change in changes if change.row}
+    owners = yield [("GET", place_key(keys, change.id)) for change in changes]
+    return units | {f"user {user_of(owner)}" for owner in owners if owner}
+
+
 def apply(keys: Keys, changes: Iterable[_Change]) -> Steps[None]:
     """Bring the changes (one an order) into the view. Repeating it, also in part, changes nothing."""
     pending = {change.id: change for change in changes}
@@ -161,6 +183,21 @@ def _release(keys: Keys, pending: dict[str, _Change], owners: dict[str, Owner]) 
 
 def _write(keys: Keys, changes: list[tuple[_Change, Owner]]) -> Steps[set[str]]:
     """Put or delete orders and move their users' sums. Returns those where a newer one stands."""
+    calls = _write_calls(keys, changes)
+    replies = yield calls.commands(ORDER)
+    return {
+        call.ids[number - 1]
+        for call, reply in zip(calls.calls, replies, strict=True)
+        for number in reply
+    }
+
+
+def write_commands(keys: Keys, changes: list[tuple[_Change, Owner]]) -> list[Command]:
+    """The calls that put or delete orders where their owners' orders stand."""
+    return _write_calls(keys, changes).commands(ORDER)
+
+
+def _write_calls(keys: Keys, changes: list[tuple[_Change, Owner]]) -> BucketCalls:
     calls = BucketCalls(keys.stamps)
     for change, owner in changes:
         user, _, currency = owner.rpartition("/")
@@ -186,12 +223,7 @@ def _write(keys: Keys, changes: list[tuple[_Change, Owner]]) -> Steps[set[str]]:
             row.fields if row else [],
             identity,
         )
-    replies = yield calls.commands(ORDER)
-    return {
-        call.ids[number - 1]
-        for call, reply in zip(calls.calls, replies, strict=True)
-        for number in reply
-    }
+    return calls
 
 
 def _text(version: int | None) -> str:

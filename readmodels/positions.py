@@ -65,6 +65,13 @@ def begin(keys: Keys, starts: Mapping[TopicPart, int]) -> Steps[None]:
     ]
 
 
+def rename(keys: Keys) -> Steps[None]:
+    """Rows were written past the order of the log: whoever followed the changes of this filling looks at
+    all of it again.
+    """
+    yield [("HSET", keys.positions, BORN, uuid.uuid4().hex)]
+
+
 def claim(keys: Keys, topic_ids: Mapping[str, str]) -> Steps[dict[str, str]]:
     """Say whose offsets these positions are, unless it was said before; returns what was said first.
 
@@ -75,6 +82,12 @@ def claim(keys: Keys, topic_ids: Mapping[str, str]) -> Steps[dict[str, str]]:
         ("HMGET", keys.positions, *topic_ids),
     ]
     return dict(zip(topic_ids, replies[-1], strict=True))
+
+
+def topics(keys: Sequence[Keys], topic: str) -> Steps[list[str | None]]:
+    """The id of the topic that each of these generations was made from; None: nobody has said."""
+    replies = yield [("HGET", k.positions, topic) for k in keys]
+    return list(replies)
 
 
 def advance_command(keys: Keys, at: TopicPart, start: int, after: int) -> Command:

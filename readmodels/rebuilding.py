@@ -1,9 +1,12 @@
 """Rebuild views from offset zero while the live ones serve, prove that they are equal, and switch.
 
 A fresh generation is filled by the same code that feeds the live one, from every partition's beginning to
-the end it had when the rebuild began, and on until it has caught up. Old and new are compared. Then one
-write makes the new generation live; queries and projectors follow within a second. Interrupted at any
-moment before that, the old generation goes on serving, and the next rebuild removes what was left.
+the end it had when the rebuild began. Old and new are compared at one position vector (`comparison`). If
+they are equal, one write makes the new generation live; queries and projectors follow within a second, and
+the one before is kept for `rollback`. If not, the old one serves on and the new one stays for inspection.
+
+Killed at any moment before the switch, the old generation goes on serving, and the next rebuild reads on
+where the new one is. Invariant: only this module and `rollback` switch, and only under the lock.
 """
 
 from __future__ import annotations
@@ -14,12 +17,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from readmodels import generations, positions
+from readmodels import generations, positions, standing
 from readmodels.comparison import Comparison, compare
 from readmodels.filling import Filling, Progress
 from readmodels.generations import Lock, RebuildFailed
 from readmodels.keys import Keys
+from readmodels.positions import TopicPart
 from readmodels.preflight import watermarks
+from readmodels.staging import LiveBehind, Staging
+from readmodels.standing import Left, Standing
 from readmodels.steps import drive
 from readmodels.views import View, named
 from runtime.redis import Line, redis_url
@@ -29,47 +35,63 @@ from runtime.topic_admin import require, topic_ids, topics_of
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[Progress], None]
-
-LIVE_CATCHES_UP_S: Final = 10.0
-"""How long the live views may take to get where the new ones are, before they count as halted."""
+Watermarks = Mapping[TopicPart, tuple[int, int]]
 
 FOLLOW_S: Final = 2.5
 """Projectors look for a new generation twice a second; until then they write to the old one."""
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """How to rebuild. ``accept_differences``: switch although old and new differ. ``dry_run``: build,
+    compare, discard; nothing stays. ``fresh``: do not go on with what an earlier rebuild has left.
+    ``records_per_s``: read no faster than that.
+    """
+
+    accept_differences: bool = False
+    dry_run: bool = False
+    fresh: bool = False
+    records_per_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ViewReport:
-    """What became of one view."""
+    """What became of one view. ``resumed``: an earlier rebuild had begun the new generation."""
 
     view: str
     old_generation: int
     new_generation: int
+    resumed: bool
     keys: int
     comparison: Comparison
 
 
 @dataclass(frozen=True, slots=True)
 class RebuildReport:
-    """What a rebuild did. ``unreadable``: records no view can use; they stand in the dead letters."""
+    """What a rebuild did. ``unreadable``: records no view can use; they stand in the dead letters.
+    ``switched``: the new generations are live.
+    """
 
     views: tuple[ViewReport, ...]
     records: int
     unreadable: int
     seconds: float
     keys_removed: int
+    switched: bool
 
     @property
     def equal(self) -> bool:
         """Whether every view that could be compared was the same, key for key and byte for byte."""
-        return all(not one.comparison.differences for one in self.views)
+        return all(one.comparison.agrees for one in self.views)
 
 
 def rebuild(
     settings: Settings,
     views: Iterable[str] | None = None,
     on_progress: OnProgress | None = None,
+    plan: Plan | None = None,
 ) -> RebuildReport:
-    """Rebuild these views (all, if none are named), switch to them, remove the old ones.
+    """Rebuild these views (all, if none are named) and switch to them, all or none.
 
     Raises RebuildFailed (RebuildRunning when another one is at it), TopicsUnfit, KafkaException or
     RedisError; then nothing has been switched.
@@ -79,7 +101,9 @@ def rebuild(
     line = Line(redis_url(settings))
     try:
         with Lock(settings) as lock:
-            return _Rebuild(settings, wanted, line, lock, on_progress or (lambda _: None)).run()
+            told = on_progress or (lambda _: None)
+            one = _Rebuild(settings, wanted, line, lock, on_progress=told, plan=plan or Plan())
+            return one.run()
     finally:
         line.close()
 
@@ -91,7 +115,9 @@ class _Rebuild:
         views: Sequence[View],
         line: Line,
         lock: Lock,
+        *,
         on_progress: OnProgress,
+        plan: Plan,
     ) -> None:
         self._settings = settings
         self._prefix = settings.topic_prefix
@@ -99,102 +125,155 @@ class _Rebuild:
         self._line = line
         self._lock = lock
         self._on_progress = on_progress
+        self._plan = plan
         self._started = time.monotonic()
+        topics = topics_of(settings)
+        self._topics = {view.name: topics.events(view.aggregate) for view in views}
+        self._ids = topic_ids(settings, list(self._topics.values()))
+        self._resumed: set[str] = set()
 
     def run(self) -> RebuildReport:
         """The whole of it."""
-        stood = drive(self._line, generations.named_live(self._prefix, self._views))
-        old = drive(self._line, positions.live(self._prefix, self._views))
-        new = self._claim(old)
+        stood = drive(self._line, standing.read(self._prefix, self._views))
+        new = self._claim(stood)
+        try:
+            return self._build(stood, new)
+        finally:
+            if self._plan.dry_run:
+                for keys in new.values():
+                    generations.remove(self._line, keys)
+
+    def _build(self, stood: Mapping[str, Standing], new: Mapping[View, Keys]) -> RebuildReport:
+        plan = self._plan
         marks = watermarks(self._settings, self._views)
-        with Filling(self._settings, new, self._line, self._on_progress) as filling:
+        with Filling(
+            self._settings, new, self._line, self._on_progress, plan.records_per_s
+        ) as filling:
+            for view, keys in new.items():
+                self._claim_topic(view, keys)
             filling.begin({part: low for part, (low, _) in marks.items()})
-            self._claim_topics(new)
             filling.read_to({part: high for part, (_, high) in marks.items()})
-            comparisons = self._compare(old, new, filling)
+            found = {
+                view.name: self._compare(view, stood[view.name], keys, filling, marks)
+                for view, keys in new.items()
+            }
             counts = {view.name: self._count(keys) for view, keys in new.items()}
-            self._lock.require()
-            filling.require_positions()
-            generations_now = {view.name: keys.generation for view, keys in new.items()}
-            if not drive(self._line, generations.switch(self._prefix, stood, generations_now)):
-                raise RebuildFailed("somebody else switched generations meanwhile; rebuild again")
-        logger.info("live now: %s", generations_now)
-        time.sleep(FOLLOW_S)
-        removed = self._remove_others(generations_now)
+            agreed = all(one.agrees for one in found.values())
+            switched = not plan.dry_run and (agreed or plan.accept_differences)
+            if switched:
+                self._lock.require()
+                filling.require_positions()
+                self._switch(stood, new, found)
         return RebuildReport(
             tuple(
                 ViewReport(
                     view.name,
-                    old[view.name],
+                    stood[view.name].live,
                     keys.generation,
+                    view.name in self._resumed,
                     counts[view.name],
-                    comparisons[view.name],
+                    found[view.name],
                 )
                 for view, keys in new.items()
             ),
             filling.records,
             filling.unreadable,
             time.monotonic() - self._started,
-            removed,
+            self._clear() if switched else 0,
+            switched,
         )
 
-    def _claim(self, live: Mapping[str, int]) -> dict[View, Keys]:
-        """Fresh generations, above all there ever were; what an interrupted rebuild left is removed."""
+    def _claim(self, stood: Mapping[str, Standing]) -> dict[View, Keys]:
+        """The generations to fill: those that an earlier rebuild began, or fresh ones above all others."""
         new: dict[View, Keys] = {}
         for view in self._views:
+            building = stood[view.name].building
+            if building and not self._plan.dry_run and self._is_resumable(view, building):
+                logger.info("going on with generation %d of %s", building.generation, view.name)
+                self._resumed.add(view.name)
+                new[view] = Keys(self._prefix, view.name, building.generation)
+                continue
             found = generations.existing(self._line, self._prefix, view.name)
-            for generation in found - {live[view.name]}:
-                logger.info("removing what is left of generation %d of %s", generation, view.name)
-                generations.remove(self._line, Keys(self._prefix, view.name, generation))
-            new[view] = Keys(self._prefix, view.name, max(found | {live[view.name]}) + 1)
+            above = max(found | stood[view.name].kept) + 1
+            new[view] = Keys(self._prefix, view.name, above)
+            if not self._plan.dry_run:
+                left = Left(above, _now_ms(), standing.code())
+                drive(self._line, standing.begin(self._prefix, view.name, left))
+        if not self._plan.dry_run:
+            self._clear()
         return new
 
-    def _claim_topics(self, new: Mapping[View, Keys]) -> None:
-        topics = {view: topics_of(self._settings).events(view.aggregate) for view in new}
-        ids = topic_ids(self._settings, list(topics.values()))
-        for view, topic in topics.items():
-            drive(self._line, positions.claim(new[view], {topic: ids[topic]}))
+    def _is_resumable(self, view: View, left: Left) -> bool:
+        keys = Keys(self._prefix, view.name, left.generation)
+        topic = self._topics[view.name]
+        (claimed,) = drive(self._line, positions.topics([keys], topic))
+        return (
+            not self._plan.fresh
+            and left.code == standing.code()
+            and left.is_fresh(_now_ms())
+            and claimed == self._ids[topic]
+        )
+
+    def _claim_topic(self, view: View, keys: Keys) -> None:
+        topic = self._topics[view.name]
+        drive(self._line, positions.claim(keys, {topic: self._ids[topic]}))
 
     def _compare(
-        self, old: Mapping[str, int], new: Mapping[View, Keys], filling: Filling
-    ) -> dict[str, Comparison]:
-        answers: dict[str, Comparison] = {}
-        for view, keys in new.items():
-            before = Keys(self._prefix, view.name, old[view.name])
-            reason = self._why_not_comparable(view, before, filling)
-            answers[view.name] = (
-                Comparison(compared=0, skipped=reason)
-                if reason
-                else compare(self._line, before, keys, filling.catch_up)
-            )
-            self._lock.require()
-        return answers
+        self, view: View, stood: Standing, keys: Keys, filling: Filling, marks: Watermarks
+    ) -> Comparison:
+        live = Keys(self._prefix, view.name, stood.live)
+        reason = self._why_nothing_to_compare(view, live, marks)
+        if reason:
+            return Comparison(compared=0, skipped=f"nothing to compare: {reason}")
+        feeds = not self._plan.dry_run
+        stage = Staging(self._settings, view, live, filling, lock=self._lock, feeds=feeds)
+        try:
+            return compare(self._line, view, live, keys, stage)
+        except LiveBehind as behind:
+            return Comparison(compared=0, skipped=str(behind), behind=True)
 
-    def _why_not_comparable(self, view: View, before: Keys, filling: Filling) -> str:
-        """Empty when the live view is as far as the new one, or gets there in time."""
-        until = time.monotonic() + LIVE_CATCHES_UP_S
-        while True:
-            (at,) = drive(self._line, positions.read([before]))
-            if not at:
-                return "nothing to compare: there was no live view"
-            behind = sum(
-                max(0, target - at.get(part, 0)) for part, target in filling.targets(view).items()
-            )
-            if not behind:
-                return ""
-            if time.monotonic() > until:
-                return (
-                    f"not compared: the live view is {behind} offsets behind; does a projector run?"
-                )
-            filling.catch_up(0.2)
+    def _why_nothing_to_compare(self, view: View, live: Keys, marks: Watermarks) -> str:
+        (at,) = drive(self._line, positions.read([live]))
+        if not at:
+            return "there was no live view"
+        topic = self._topics[view.name]
+        (claimed,) = drive(self._line, positions.topics([live], topic))
+        if claimed not in (None, self._ids[topic]):
+            return f"the live view was made from another {topic}"
+        beyond = [part for part, offset in at.items() if part not in marks or offset < 0]
+        return f"the live view has positions for {beyond}" if beyond else ""
+
+    def _switch(
+        self,
+        stood: Mapping[str, Standing],
+        new: Mapping[View, Keys],
+        found: Mapping[str, Comparison],
+    ) -> None:
+        now = {view.name: keys.generation for view, keys in new.items()}
+        kept = {
+            name: None if found[name].skipped else Left(one.live, _now_ms())
+            for name, one in stood.items()
+        }
+        if not drive(self._line, standing.switch(self._prefix, stood, now, kept)):
+            raise RebuildFailed("somebody else switched generations meanwhile; rebuild again")
+        logger.info("live now: %s", now)
+        drive(self._line, standing.forget(self._prefix, self._views))
+        time.sleep(FOLLOW_S)
 
     def _count(self, keys: Keys) -> int:
         return sum(len(page) for page in generations.pages(self._line, keys))
 
-    def _remove_others(self, live: Mapping[str, int]) -> int:
+    def _clear(self) -> int:
+        """Remove the generations that are nobody's."""
+        stood = drive(self._line, standing.read(self._prefix, self._views))
         removed = 0
         for view in self._views:
             found = generations.existing(self._line, self._prefix, view.name)
-            for generation in found - {live[view.name]}:
+            for generation in found - stood[view.name].kept:
+                logger.info("removing generation %d of %s", generation, view.name)
                 removed += generations.remove(self._line, Keys(self._prefix, view.name, generation))
         return removed
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from readmodels import orders, sagas, stock, users
+from readmodels import order_mending, orders, sagas, stock, users
+from readmodels.documents import Collection, Document, Pieces
 from readmodels.keys import Keys
 from readmodels.records import Change
 from readmodels.steps import Steps
@@ -24,6 +25,14 @@ class View:
 
     ``states`` reads the aggregate's states of any version. ``project``: aggregate id, version and state
     (JSON) → the row. ``apply`` brings rows into Redis.
+
+    A *unit* is the smallest piece of a view that changes by itself: an aggregate's document, a user's sums.
+    ``unit_of``: kind of key, its identity and the member of a sorted set → the unit it belongs to.
+    ``touched``: generation and changes, before they are applied → the units they may change.
+    ``pieces``: all that stands of these aggregates; their rows say where to look if nothing else does.
+    ``expected``: what has to stand for a row, None for none.
+    ``seen`` and ``mend``: see `mending`; what stands of an aggregate, and put the row of its newest record
+    there if it still stands so or is not newer.
     """
 
     name: str
@@ -31,12 +40,53 @@ class View:
     states: Reader[Any]
     project: Callable[[str, int, bytes], Any]
     apply: Callable[[Keys, Iterable[Change[Any]]], Steps[None]]
+    unit_of: Callable[[str, str, str], str]
+    touched: Callable[[Keys, Sequence[Change[Any]]], Steps[set[str]]]
+    pieces: Callable[[Keys, Mapping[str, Any]], Steps[dict[str, Pieces]]]
+    expected: Callable[[Any], Pieces]
+    seen: Callable[[Keys, str], Steps[Any]]
+    mend: Callable[[Keys, str, Change[Any] | None, Any, Sequence[str]], Steps[bool]]
 
 
-ORDERS: Final = View("orders", "order", Reader(OrderState), orders.project, orders.apply)
-STOCK: Final = View("stock", "inventory", Reader(StockLevel), stock.project, stock.COLLECTION.apply)
-USERS: Final = View("users", "user", Reader(UserState), users.project, users.COLLECTION.apply)
-SAGAS: Final = View("sagas", "saga", Reader(SagaState), sagas.project, sagas.COLLECTION.apply)
+def documents(
+    name: str,
+    aggregate: str,
+    states: Reader[Any],
+    project: Callable[[str, int, bytes], Document],
+    kept: Collection,
+) -> View:
+    """A view of one document an aggregate, and perhaps a ranking."""
+    return View(
+        name,
+        aggregate,
+        states,
+        project,
+        kept.apply,
+        kept.unit_of,
+        kept.touched,
+        kept.pieces,
+        kept.expected,
+        kept.seen,
+        kept.mend,
+    )
+
+
+ORDERS: Final = View(
+    "orders",
+    "order",
+    Reader(OrderState),
+    orders.project,
+    orders.apply,
+    orders.unit_of,
+    orders.touched,
+    order_mending.pieces,
+    order_mending.expected,
+    order_mending.seen,
+    order_mending.mend,
+)
+STOCK: Final = documents("stock", "inventory", Reader(StockLevel), stock.project, stock.COLLECTION)
+USERS: Final = documents("users", "user", Reader(UserState), users.project, users.COLLECTION)
+SAGAS: Final = documents("sagas", "saga", Reader(SagaState), sagas.project, sagas.COLLECTION)
 
 VIEWS: Final[tuple[View, ...]] = (ORDERS, STOCK, USERS, SAGAS)
 

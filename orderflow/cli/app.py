@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from orderflow.cli import (
+    consistency,
     demo,
     doctor,
     history,
@@ -19,6 +20,7 @@ from orderflow.cli import (
     sync,
     topics,
     up,
+    verify,
 )
 from orderflow.cli.exits import EPILOG, EXPECTED, Exit, explain, quit_with, show
 
@@ -53,6 +55,7 @@ app.command("processor", rich_help_panel="Run")(roles.processor)
 app.command("saga-processor", rich_help_panel="Run")(roles.saga_processor)
 app.command("reactor", rich_help_panel="Run")(roles.reactor)
 app.command("projector", rich_help_panel="Run")(roles.projector)
+app.command("verifier", rich_help_panel="Run")(roles.verifier)
 app.command("payments", rich_help_panel="Run")(roles.payments)
 app.command("indexer", rich_help_panel="Run")(roles.indexer)
 app.command("gateway", rich_help_panel="Run")(roles.gateway)
@@ -64,5 +67,7 @@ app.command("history", rich_help_panel="Operate")(history.history)
 app.add_typer(sagas.app, name="sagas", rich_help_panel="Operate")
 app.add_typer(sync.app, name="sync", rich_help_panel="Operate")
 app.command("rebuild", rich_help_panel="Operate")(rebuild.rebuild)
+app.command("consistency", rich_help_panel="Operate")(consistency.consistency)
+app.command("verify", rich_help_panel="Operate")(verify.verify)
 app.add_typer(topics.app, name="topics", rich_help_panel="Operate")
 app.command("doctor", rich_help_panel="Operate")(doctor.doctor)

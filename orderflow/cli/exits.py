@@ -28,6 +28,7 @@ from orderflow.shop.retail_file import NotOnlineRetail
 from readmodels import RebuildFailed, RebuildRunning
 from readmodels.filling import MemoryLost, Stalled
 from readmodels.generations import LockLost
+from readmodels.mending import Restless
 from runtime.client import CommandTooLarge, NotDelivered, OutcomeTimeout
 from runtime.embedded import EmbeddedServerError
 from runtime.kafka import KafkaNotConfigured
@@ -92,6 +93,7 @@ EXPECTED: Final = (
     LockLost,
     Stalled,
     MemoryLost,
+    Restless,
     EventStoreError,
     IndexStalled,
     ReplayStalled,
@@ -122,6 +124,8 @@ def explain(error: BaseException) -> Failure:
             return Failure(Exit.NO, "another rebuild runs", "Wait for it; it ends by itself.")
         case RebuildFailed() | LockLost() | Stalled() | MemoryLost():
             return Failure(Exit.NO, str(error), "The views that were live serve on. Rebuild again.")
+        case Restless():
+            return Failure(Exit.TIMEOUT, str(error), "Try again; it is written to without a pause.")
         case StreamNotFound() | VersionNotFound():
             return Failure(
                 Exit.NO, str(error), "`orderflow history AGGREGATE ID` shows what there is."

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -46,6 +47,11 @@ def print_json(document: object) -> None:
     """The one JSON document of a command."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(plain(document)), indent=2).decode())
     sys.stdout.write("\n")
+
+
+def write_json(path: Path, document: object) -> None:
+    """A report that is too long to be shown. Raises OSError."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(plain(document)), indent=2) + b"\n")
 
 
 def plain(value: object) -> Any:

@@ -46,6 +46,18 @@ def projector() -> None:
     raise typer.Exit(run_projector(connected()))
 
 
+def verifier(
+    per_second: Annotated[
+        int, typer.Option(min=1, help="Records and rows looked at a second, at most.")
+    ] = 200,
+) -> None:
+    """Verify views, states and laws without end, slowly. One is enough; it mends nothing."""
+    from verification.role import run_verifier
+
+    stop_with_parent()
+    raise typer.Exit(run_verifier(connected(), per_second))
+
+
 def payments() -> None:
     """Ask the payment gateway for what was requested. Run as many as you like; they share the partitions."""
     from payments.role import run_payments

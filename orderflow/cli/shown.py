@@ -123,12 +123,13 @@ class RebuildAnswer:
     unreadable: int
     seconds: float
     keys_removed: int
+    switched: bool
     views: tuple[ViewReport, ...]
 
     @classmethod
     def of(cls, report: RebuildReport) -> Self:
         """Of the report of ``readmodels.rebuild``."""
-        whole = not any(one.comparison.skipped for one in report.views)
+        whole = not any(one.comparison.skipped or one.comparison.moving for one in report.views)
         return cls(
             report.equal,
             report.equal and whole,
@@ -136,6 +137,7 @@ class RebuildAnswer:
             report.unreadable,
             round(report.seconds, 2),
             report.keys_removed,
+            report.switched,
             report.views,
         )
 
@@ -154,10 +156,18 @@ def show_rebuild(report: RebuildAnswer) -> None:
         for one in report.views
     )
     columns = ("view", "generation", "keys", "compared", "different", "result")
-    answers().print(table("Rebuilt", columns, rows))
+    out = answers()
+    out.print(table("Rebuilt", columns, rows))
+    for one in report.views:
+        if one.comparison.vector:
+            at = ", ".join(f"{part} {offset}" for part, offset in one.comparison.vector.items())
+            out.print(f"{one.view} compared at {at}", highlight=False, soft_wrap=True)
 
 
 def _result(view: ViewReport) -> str:
     if view.comparison.skipped:
         return view.comparison.skipped
-    return "different" if view.comparison.differences else "equal"
+    if view.comparison.differences:
+        return "different"
+    moving = view.comparison.moving
+    return f"equal, but {moving} that moved all the time" if moving else "equal"

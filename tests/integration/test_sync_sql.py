@@ -21,7 +21,8 @@ import orderflow.cli.sync
 from orderflow.cli import app
 from orderflow.cli.exits import Exit
 from readmodels import rebuild
-from readmodels.keys import FIRST_GENERATION, Keys
+from readmodels.keys import FIRST_GENERATION, Keys, bucket_of
+from readmodels.mending import mend_users, remove_strays
 from runtime.embedded import EmbeddedRedis, ServersAddress
 from sync import sync_once
 from sync.rows import ROW_TYPES
@@ -113,6 +114,28 @@ def test_the_tables_follow_the_views(world: World, url: str) -> None:
         assert sync.stop() == 0
     assert "Traceback" not in sync.text()
     assert sync.text().count("reading all rows") == 4, "followed, once each view was complete"
+
+
+def test_what_was_damaged_and_mended_in_a_view_is_mended_in_the_tables(
+    world: World, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/views.db"
+    world.commit(*life(20))
+    with world.projector():
+        world.check()
+    keys = Keys(world.settings.topic_prefix, "orders", FIRST_GENERATION)
+    sums = keys.key("user", bucket_of("u-1"), "u-1")
+    right = world.client.hgetall(sums)
+    world.client.hset(sums, "orders", 99)
+    alien = keys.key("order", bucket_of("u-1"), "u-1/alien")
+    world.client.copy(keys.key("order", bucket_of("u-1"), "u-1/o-1"), alien)
+    assert run(world, "--url", url, "--once").exit_code == Exit.OK
+    assert sql_differences(url, world.reference()) != []
+    mend_users(world.settings, {"u-1": ()})
+    remove_strays(world.settings, "orders", [(alien.removeprefix(keys.stem), "")])
+    assert world.client.hgetall(sums) == right
+    assert run(world, "--url", url, "--once").exit_code == Exit.OK
+    assert sql_differences(url, world.reference()) == []
 
 
 @TARGETS

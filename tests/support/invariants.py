@@ -1,33 +1,32 @@
 """The invariants of the log, checked on real topics after every fault.
 
 An independent reading: it knows the aggregates' ``decide`` and ``evolve`` and the topics, and nothing
-of the processor.
+of the processor. States, histories and laws are judged by what `orderflow verify` judges them with.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-from commands.aggregate import Aggregate, Loaded
+from commands.aggregate import Aggregate
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from sagas import AGGREGATES
-from schemas.ids import PART_SEPARATOR, is_part_key
-from schemas.inventory import Reservation, StockLevel
 from schemas.partitioner import partition_for
-from schemas.records import EventRecord, Outcome, decode_event, decode_outcome
+from schemas.records import Outcome, decode_outcome
 from tests.support.oracle import check_decisions
 from tests.support.topics import Record, read_topics
-
-States = dict[str, tuple[int, msgspec.Struct]]
+from verification import laws
+from verification.folding import Fold, States, newest_states
 
 
 class LogReading(msgspec.Struct):
     """What the topics say: outcomes by aggregate and command id, newest states by aggregate and id."""
 
     outcomes: dict[tuple[str, str, str], Outcome]
-    states: dict[str, States]
+    states: dict[str, dict[str, tuple[int, Any]]]
     reservations: dict[str, dict[str, int]]
 
 
@@ -35,7 +34,6 @@ def check_log(settings: Settings) -> LogReading:
     """Asserts every invariant of the log and returns what it says."""
     outcomes: dict[tuple[str, str, str], Outcome] = {}
     states: dict[str, States] = {}
-    reservations: dict[str, dict[str, int]] = defaultdict(dict)
     topics = topics_of(settings)
     names = [
         name(aggregate.name)
@@ -46,16 +44,21 @@ def check_log(settings: Settings) -> LogReading:
     for aggregate in AGGREGATES:
         _check_outcomes(log[topics.outcomes(aggregate.name)], aggregate, outcomes)
         check_decisions(log[topics.commands(aggregate.name)], aggregate, outcomes)
-        history = log[topics.history(aggregate.name)]
-        folded = _check_history(history, settings.partitions, aggregate, outcomes)
         events = log[topics.events(aggregate.name)]
-        states[aggregate.name] = _check_states(events, aggregate, folded, reservations)
-    for sku, (_, level) in states["inventory"].items():
-        assert isinstance(level, StockLevel)
-        assert level.on_hand == level.received + level.adjusted - level.shipped
-        assert level.available >= 0
-        assert level.reserved == sum(reservations[sku].values()), f"reservations of {sku}"
-    return LogReading(outcomes, states, dict(reservations))
+        newest = newest_states(aggregate, ((record.key, record.value) for record in events))
+        history = log[topics.history(aggregate.name)]
+        _check_history(history, settings.partitions, Fold(aggregate, newest), aggregate, outcomes)
+        states[aggregate.name] = newest
+    for sku, (_, level) in states["inventory"].roots.items():
+        held = states["inventory"].parts.get(sku, {})
+        assert not list(laws.stock(sku, level, sum(one.quantity for one in held.values())))
+    for payment_id, (_, payment) in states["payment"].roots.items():
+        assert not list(laws.payment(payment_id, payment))
+    reservations: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for sku, parts in states["inventory"].parts.items():
+        reservations[sku] = {order_id: one.quantity for order_id, one in parts.items()}
+    roots = {name: one.roots for name, one in states.items()}
+    return LogReading(outcomes, roots, reservations)
 
 
 def _check_outcomes(
@@ -72,75 +75,23 @@ def _check_outcomes(
 def _check_history(
     records: list[Record],
     partitions: int,
+    fold: Fold,
     aggregate: Aggregate,
     outcomes: Mapping[tuple[str, str, str], Outcome],
-) -> dict[str, tuple[int, Loaded]]:
-    """Versions run 1..n on the right partition, each event's command was accepted; returns the fold."""
-    types = {event.__name__: event for event in aggregate.events}
-    folded: dict[str, tuple[int, Loaded]] = {}
-    events_of_commands: Counter[tuple[str, str, str]] = Counter()
+) -> None:
+    """Versions run 1..n on the right partition, each event's command was accepted, each state is the fold."""
     for record in records:
-        event, key = _event(record)
         assert record.partition == partition_for(record.key or b"", partitions)
-        version, state = folded.get(key, (0, Loaded()))
-        assert event.version == version + 1, (
-            f"{aggregate.name} {key}: {event.version} after {version}"
-        )
+        event = fold.add(record.key, record.value)
+        assert event is not None
         assert not event.state
-        assert event.data
-        data = msgspec.json.decode(event.data, type=types[event.type])
-        part = getattr(data, "reservation_id", None)
-        if part is not None and part not in state.parts:
-            state = Loaded(state.root, {**state.parts, part: None})
-        folded[key] = event.version, aggregate.evolve(state, data, event.occurred_at_ms)
+        key = (record.key or b"").decode()
         command_id = event.id.rsplit(":", 1)[0]
         assert outcomes[aggregate.name, key, command_id].accepted
-        events_of_commands[aggregate.name, key, command_id] += 1
+    assert fold.finish() == []
     newest: dict[tuple[str, str], int] = {}
     for (name, key, _), outcome in outcomes.items():
         if name == aggregate.name and outcome.accepted:
             newest[name, key] = max(newest.get((name, key), 0), outcome.version)
     for (name, key), version in newest.items():
-        assert folded.get(key, (0, None))[0] == version, f"{name} {key}: events are missing"
-    return folded
-
-
-def _check_states(
-    records: list[Record],
-    aggregate: Aggregate,
-    folded: Mapping[str, tuple[int, Loaded]],
-    reservations: dict[str, dict[str, int]],
-) -> States:
-    """Compacted state at version v equals the fold of history 1..v."""
-    newest: dict[str, EventRecord] = {}
-    parts: dict[str, bytes | None] = {}
-    for record in records:
-        key = (record.key or b"").decode()
-        if is_part_key(key):
-            parts[key] = record.value
-        elif record.value is None:
-            newest.pop(key, None)
-        else:
-            newest[key] = _event(record)[0]
-    for key, value in parts.items():
-        if value is not None:
-            state = decode_event(value).state
-            assert state
-            sku, reservation_id = key.split(PART_SEPARATOR)
-            reservation = msgspec.json.decode(state, type=Reservation)
-            reservations[sku][reservation_id] = reservation.quantity
-    assert newest.keys() == folded.keys()
-    states: States = {}
-    for key, event in newest.items():
-        assert event.state
-        root = msgspec.json.decode(event.state, type=aggregate.root_type)
-        version, fold = folded[key]
-        assert (event.version, root) == (version, fold.root), f"{aggregate.name} {key}"
-        states[key] = version, root
-    return states
-
-
-def _event(record: Record) -> tuple[EventRecord, str]:
-    assert record.key is not None
-    assert record.value is not None
-    return decode_event(record.value), record.key.decode()
+        assert fold.folded.get(key, (0, None))[0] == version, f"{name} {key}: events are missing"

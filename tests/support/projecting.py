@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from readmodels import Queries
 from readmodels.reference import Reference
@@ -31,7 +31,7 @@ class World:
         self.settings = settings_for(servers, prefix, home)
         topic_admin.apply(self.settings)
         self.producer = EventProducer(self.settings)
-        self.client = connect(self.settings)
+        self.client: Any = connect(self.settings)
         self.queries = Queries(self.settings)
         self.written: list[Record] = []
         self._projectors = 0

@@ -29,6 +29,7 @@ from tests.support.saga_messages import (
     check_reactions,
 )
 from tests.support.topics import read_topic
+from verification import laws
 
 ENDINGS = {"SagaCompleted", "SagaFailed", "SagaCompensated", "SagaNeedsOperator", "SagaResolved"}
 
@@ -67,6 +68,7 @@ def check_orders(
     assert all(order.status is OrderStatus.CONFIRMED for order in orders.values())
     stuck = {key.partition(":")[0] for key, saga in sagas.items() if saga.status not in ENDED}
     _check_parts(sagas, placed, stuck)
+    _check_laws(reading, found, orders, stuck)
     _check_reservations(reading, orders, stuck)
     _check_payments(reading, orders, gateway, stuck)
     log = SagaLog(settings)
@@ -87,6 +89,25 @@ def _check_parts(sagas: dict[str, SagaState], placed: set[str], stuck: set[str])
                 continue
             done = saga.status is SagaStatus.COMPLETED
             assert done == (order_id in placed) or part not in undoable, (saga_id, saga)
+
+
+def _check_laws(
+    reading: LogReading,
+    sagas: dict[str, SagaState],
+    orders: dict[str, OrderState],
+    stuck: set[str],
+) -> None:
+    """What `orderflow verify` says of each order."""
+    held: dict[str, dict[str, int]] = defaultdict(dict)
+    for sku, parts in reading.reservations.items():
+        for order_id, pieces in parts.items():
+            held[order_id][sku] = pieces
+    payments = reading.states["payment"]
+    for order_id, saga in sagas.items():
+        if order_id not in stuck:
+            paid = payments[order_id][1] if order_id in payments else None
+            made = orders.get(order_id)
+            assert not list(laws.order(order_id, saga, made, paid, held.get(order_id, {})))
 
 
 def _check_reservations(

@@ -5,7 +5,7 @@ ledger, independently of who wrote them.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -20,6 +20,8 @@ from schemas.records import EventRecord, decode_event
 from schemas.saga import SagaState, SagaStatus
 from schemas.topics import SAGA
 from tests.support.world import TOPICS, World
+from verification import Drift, laws
+from verification.folding import Fold, States, newest_states
 
 T = TypeVar("T")
 
@@ -33,6 +35,28 @@ def check_laws(world: World) -> None:
     _check_stock(world, orders)
     _check_money(world, orders)
     check_log(world)
+    assert drifts(world) == []
+
+
+def cut_of(world: World) -> dict[str, States]:
+    """The newest states of all aggregates, as verification reads them from the topics."""
+    return {
+        aggregate.name: newest_states(aggregate, world.stores[aggregate.name].states.data.items())
+        for aggregate in AGGREGATES
+    }
+
+
+def drifts(world: World, cut: Mapping[str, States] | None = None) -> list[Drift]:
+    """What verification says: states against histories, and against each other."""
+    states = cut or cut_of(world)
+    found: list[Drift] = []
+    for aggregate in AGGREGATES:
+        fold = Fold(aggregate, states[aggregate.name])
+        for record in world.log:
+            if record.topic == TOPICS.history(aggregate.name):
+                fold.add(record.key, record.value)
+        found += fold.finish()
+    return [*found, *laws.all_laws(states)[1]]
 
 
 def _confirmed(world: World) -> dict[str, OrderState]:
@@ -56,7 +80,7 @@ def _check_stock(world: World, orders: dict[str, OrderState]) -> None:
             held[sku][order_id] = _state(decode_event(value), Reservation).quantity
     assert held == needed
     for sku, level in world.states("inventory", StockLevel).items():
-        assert level.reserved == held[sku].total()
+        assert not list(laws.stock(sku, level, held[sku].total()))
 
 
 def _check_money(world: World, orders: dict[str, OrderState]) -> None:
@@ -86,8 +110,7 @@ def check_log(world: World) -> None:
     for key, event in _events(world, TOPICS.events("inventory")):
         if not is_part_key(key.decode()):
             level = _state(event, StockLevel)
-            assert level.on_hand == level.received + level.adjusted - level.shipped
-            assert level.available == level.on_hand - level.reserved >= 0
+            assert not list(laws.stock(key.decode(), level, level.reserved))
             assert level.reserved >= 0
     outcomes = Counter((r.topic, r.key) for r in world.log if r.topic.endswith(".outcomes"))
     assert all(count == 1 for count in outcomes.values())
