@@ -28,6 +28,7 @@ COPY processors processors
 COPY readmodels readmodels
 COPY payments payments
 COPY eventstore eventstore
+COPY webhooks webhooks
 COPY orderflow orderflow
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && /opt/venv/bin/pip install --no-deps --no-index dist/*.whl \

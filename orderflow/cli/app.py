@@ -18,6 +18,7 @@ from orderflow.cli import (
     send,
     topics,
     up,
+    webhook_deliveries,
 )
 from orderflow.cli.exits import EPILOG, EXPECTED, Exit, explain, quit_with, show
 
@@ -61,6 +62,7 @@ app.add_typer(query.app, name="query", rich_help_panel="Use")
 app.add_typer(imports.app, name="import", rich_help_panel="Use")
 app.command("history", rich_help_panel="Operate")(history.history)
 app.add_typer(sagas.app, name="sagas", rich_help_panel="Operate")
+app.add_typer(webhook_deliveries.app, name="webhooks", rich_help_panel="Operate")
 app.command("rebuild", rich_help_panel="Operate")(rebuild.rebuild)
 app.add_typer(topics.app, name="topics", rich_help_panel="Operate")
 app.command("doctor", rich_help_panel="Operate")(doctor.doctor)

@@ -39,6 +39,7 @@ COMMANDS = (
     "saga-processor",
     "reactor",
     "payments",
+    "webhooks",
     "gateway",
     "projector",
     "place-order",
