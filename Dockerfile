@@ -30,6 +30,7 @@ COPY payments payments
 COPY verification verification
 COPY eventstore eventstore
 COPY sync sync
+COPY webhooks webhooks
 COPY orderflow orderflow
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && /opt/venv/bin/pip install --no-deps --no-index dist/*.whl \

@@ -14,9 +14,10 @@ from commands.order import ORDER
 from commands.payment import PAYMENT
 from commands.stream import STREAM
 from commands.user import USER
+from commands.webhook import WEBHOOK
 from schemas import topics
 
-AGGREGATES: Final[tuple[Aggregate, ...]] = (USER, INVENTORY, ORDER, PAYMENT, STREAM)
+AGGREGATES: Final[tuple[Aggregate, ...]] = (USER, INVENTORY, ORDER, PAYMENT, STREAM, WEBHOOK)
 
 
 class TableError(Exception):

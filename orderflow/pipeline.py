@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Final
 
 from orderflow.servers import (
     check_kafka,
@@ -23,6 +24,9 @@ from runtime import topic_admin
 from runtime.embedded import EmbeddedServers
 from runtime.embedded.ports import free_port
 from runtime.settings import Settings
+
+ROLE_ARGUMENTS: Final = {"webhooks": ("deliver",)}
+"""What a role's command needs beside its name."""
 
 OnProgress = Callable[[str, float | None], None]
 
@@ -42,6 +46,7 @@ class Roles:
             "saga-processor": self.saga_processors,
             "reactor": 1,
             "payments": 1,
+            "webhooks": 1,
             "projector": self.projectors,
             "indexer": 1,
         }
@@ -102,7 +107,13 @@ def _children(settings: Settings, roles: Roles) -> list[Child]:
         children.append(role("gateway", environment_of(settings), logs, arguments=arguments))
     environment = environment_of(settings)
     children += [
-        role(name, environment, logs, f"{name}-{number}" if count > 1 else name)
+        role(
+            name,
+            environment,
+            logs,
+            f"{name}-{number}" if count > 1 else name,
+            ROLE_ARGUMENTS.get(name, ()),
+        )
         for name, count in roles.counts().items()
         for number in range(1, count + 1)
     ]

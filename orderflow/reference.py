@@ -22,6 +22,7 @@ from schemas import headers
 from schemas.ids import ID_PATTERN
 from schemas.rejections import Code
 from schemas.topics import Topics
+from schemas.webhook import ALL_OF_IT, EVENTS_OF
 
 _TABLE: Final = re.compile(
     r"(?P<begin><!-- table: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end of table -->)", re.DOTALL
@@ -34,6 +35,9 @@ _CODE_USE: Final = re.compile(r"\bCode\.([A-Z_]+)\b")
 _AGGREGATE: Final = rf"\.({'|'.join(a.name for a in AGGREGATES)})\."
 _PREFIX: Final = "<prefix>"
 _NOTHING: Final = "none"
+
+LONGEST_SHOWN: Final = 60
+"""Of a pattern, in characters: a longer one says nothing to a reader."""
 
 Schema = Mapping[str, Any]
 
@@ -62,6 +66,7 @@ def marked_tables() -> dict[str, str]:
         "headers": headers_table(),
         "commands": "\n".join(_aggregate_section(aggregate) for aggregate in AGGREGATES),
         "rejections": rejections_table(),
+        "event-types": event_types_table(),
     }
 
 
@@ -115,6 +120,15 @@ def rejections_table() -> str:
         for code in Code
     )
     return _table(("code", "given by", "meaning, where the name does not say it all"), rows)
+
+
+def event_types_table() -> str:
+    """What a webhook can subscribe to."""
+    rows = (
+        (f"`{name}.{ALL_OF_IT}`", ", ".join(f"`{name}.{event.__name__}`" for event in events))
+        for name, events in EVENTS_OF.items()
+    )
+    return _table(("all of an aggregate", "one type"), rows)
 
 
 def _codes_in(aggregate: Aggregate) -> set[str]:
@@ -173,6 +187,9 @@ def _kind(field: Schema, definitions: Mapping[str, Schema]) -> tuple[str, Schema
             return f"integer, {low} to {field.get('maximum')}", None
         case "array":
             items = field["items"]
+            if "enum" in items:
+                most = f"{field.get('minItems', 0)} to {field.get('maxItems')}"
+                return f"list, {most}, of the event types in [WEBHOOKS.md](WEBHOOKS.md)", None
             if "$ref" not in items:
                 return "list of objects", None
             inner = definitions[str(items["$ref"]).rpartition("/")[2]]
@@ -188,11 +205,13 @@ def _kind(field: Schema, definitions: Mapping[str, Schema]) -> tuple[str, Schema
 
 
 def _string(field: Schema) -> str:
-    pattern = field.get("pattern")
+    pattern = str(field.get("pattern"))
     if pattern == ID_PATTERN:
         return "id"
     if pattern == NOT_BLANK:
         return f"string, {field['minLength']} to {field['maxLength']} characters, not only blanks"
+    if len(pattern) > LONGEST_SHOWN:
+        return "string, as its JSON Schema has it"
     return f"string matching `{pattern}`"
 
 

@@ -21,7 +21,7 @@ from orderflow.reference import marked_tables, with_tables
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SCHEMAS: Final = "schemas/json"
-DOCUMENTS: Final = ("README.md", "docs/WIRE_FORMAT.md")
+DOCUMENTS: Final = ("README.md", "docs/WIRE_FORMAT.md", "docs/WEBHOOKS.md")
 """Files with tables between markers."""
 
 USAGE: Final = "usage: python -m orderflow.schema_files [--check]\n"

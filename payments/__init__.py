@@ -10,6 +10,6 @@ Rooms, from the inside out:
 - For tests and demos: `ledger` and `simulation` (test tokens), as an object in `memory_gateway` and as a
   process of its own in `simulated_gateway`.
 - What follows from an event and from an answer: `reaction`, pure.
-- Who does it: `role`, with `outbox` (reads, commits), `lanes` (order and concurrency), `asking` (one
-  event to its end), `progress` (what may be committed), `sending`.
+- Who does it: `role`, with `outbox` (reads, commits), `lanes` (order of one payment), `asking` (one
+  event to its end), `sending`; on `runtime.follower` and `runtime.lanes`.
 """

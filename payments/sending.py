@@ -1,106 +1,28 @@
-"""The outbox's producer: commands and dead letters, each waited for until the broker has it.
+"""Where the outbox's commands and dead letters go; each call returns when the broker has it."""
 
-The invariant: an ``await`` that returns is a record on the broker's disk.
-"""
-
-import asyncio
-import logging
-import threading
-import traceback
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
-
 from payments.reaction import Followup
-from runtime import kafka
-from runtime.records import Headers, IncomingRecord
+from runtime.records import IncomingRecord
+from runtime.sending import SureProducer
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas import headers
 from schemas.records import encode
 
-logger = logging.getLogger(__name__)
-
 AGGREGATE: Final = "payment"
 STAGE: Final = "payments"
-POLL_S: Final = 0.1
-FLUSH_S: Final = 5.0
-RETRY_S: Final = 1.0
-MESSAGE_LIMIT: Final = 1_000
 
 
-class Sender:
-    """Made and used on the event loop; deliveries are noticed by a thread of its own."""
+class Sender(SureProducer):
+    """Made and used on the event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        topics = topics_of(settings)
-        self._commands = topics.commands(AGGREGATE)
-        self._dead_letters = topics.dead_letters
-        self._loop = asyncio.get_running_loop()
-        self.broken: asyncio.Future[None] = self._loop.create_future()
-        """Fails when the producer cannot go on: the process has to be made anew."""
-        self._producer = Producer(kafka.producer(settings))
-        self._closed = threading.Event()
-        self._poller = threading.Thread(target=self._poll, name="payments-poll", daemon=True)
-        self._poller.start()
+        super().__init__(settings, STAGE)
+        self._commands = topics_of(settings).commands(AGGREGATE)
 
     async def command(self, followup: Followup, event_id: str, source: IncomingRecord) -> None:
         """A command that follows from an event, in its conversation and trace."""
         also = (headers.ANSWER_TO,) if followup.answers else ()
         marks = headers.following(event_id, source.headers, *also)
-        await self._until_sent(self._commands, source.key, encode(followup.command), marks)
-
-    async def dead_letter(self, source: IncomingRecord, code: str, cause: Exception) -> None:
-        """The event as it came, with the cause and the place in headers."""
-        trace = "".join(traceback.format_exception(cause))
-        message = str(cause).encode("utf-8", "backslashreplace")[:MESSAGE_LIMIT]
-        place = source.topic, source.partition, source.offset
-        short = message.decode("utf-8", "ignore")
-        failed = headers.failed_at(code, short, STAGE, place, source.occurred_at_ms)
-        marks: Headers = [
-            *source.headers,
-            *((name, text.encode()) for name, text in failed.items()),
-            (headers.ERROR_STACKTRACE, trace.encode("utf-8", "backslashreplace")),
-        ]
-        await self._until_sent(self._dead_letters, source.key, source.value, marks)
-
-    def close(self) -> None:
-        """What is not delivered by then is sent again after the next start. Blocks."""
-        self._producer.flush(FLUSH_S)
-        self._closed.set()
-        self._poller.join()
-
-    async def _until_sent(
-        self, topic: str, key: bytes | None, value: bytes | None, marks: Headers
-    ) -> None:
-        while True:
-            try:
-                return await self._send(topic, key, value, marks)
-            except (BufferError, KafkaException) as fault:
-                logger.warning("not sent, trying again: %s", fault)
-                await asyncio.sleep(RETRY_S)
-
-    async def _send(
-        self, topic: str, key: bytes | None, value: bytes | None, marks: Headers
-    ) -> None:
-        delivered: asyncio.Future[None] = self._loop.create_future()
-
-        def settle(error: KafkaError | None) -> None:
-            if error is not None and error.fatal() and not self.broken.done():
-                self.broken.set_exception(KafkaException(error))
-            if delivered.done():  # the partition went in the meantime
-                return
-            if error is None:
-                delivered.set_result(None)
-            else:
-                delivered.set_exception(KafkaException(error))
-
-        def on_delivery(error: KafkaError | None, _: Message) -> None:
-            self._loop.call_soon_threadsafe(settle, error)
-
-        self._producer.produce(topic, key=key, value=value, headers=marks, on_delivery=on_delivery)
-        await delivered
-
-    def _poll(self) -> None:
-        while not self._closed.is_set():
-            self._producer.poll(POLL_S)
+        await self.send(self._commands, source.key, encode(followup.command), marks)

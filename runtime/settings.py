@@ -7,10 +7,11 @@ Anything not listed here but meant for the Kafka clients is passed through: ever
 
 import os
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -119,9 +120,43 @@ class Settings(BaseSettings):
         description="Database that `orderflow sync sql` keeps, as URL; never printed. Unset: a SQLite file"
         " in ORDERFLOW_HOME.",
     )
+    webhook_timeout_ms: int = Field(
+        15_000,
+        alias="ORDERFLOW_WEBHOOK_TIMEOUT_MS",
+        ge=100,
+        le=120_000,
+        description="Longest wait for the answer of a webhook's endpoint, milliseconds.",
+    )
+    webhook_retry_ms: int = Field(
+        5_000,
+        alias="ORDERFLOW_WEBHOOK_RETRY_MS",
+        ge=1,
+        le=60_000,
+        description="Longest pause before a failed delivery is tried a second time, milliseconds; it "
+        "doubles with each attempt, up to 720 times as long (an hour).",
+    )
+    webhook_allowed_networks: str | None = Field(
+        None,
+        alias="ORDERFLOW_WEBHOOK_ALLOWED_NETWORKS",
+        description="Networks that are not public and may have webhooks all the same, e.g. "
+        "`10.1.0.0/16,::1`. Everything else that is private or special is refused.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", alias="ORDERFLOW_LOG_LEVEL", description="What the roles log on standard error."
     )
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _are_networks(cls, text: str | None) -> str | None:
+        for network in networks(text):
+            if network.prefixlen == 0:
+                raise ValueError("a network of all addresses would allow everything")
+        return text
+
+
+def networks(text: str | None) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Networks or addresses with commas between them. Raises ValueError, which names the wrong one."""
+    return tuple(ip_network(each.strip()) for each in (text or "").split(",") if each.strip())
 
 
 KAFKA_OPTION_PREFIX = "KAFKA_OPTION_"

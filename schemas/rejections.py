@@ -45,6 +45,9 @@ class Code(StrEnum):
     CAPTURE_EXCEEDS_REQUEST = "capture_exceeds_request"
     REFUND_EXCEEDS_CAPTURE = "refund_exceeds_capture"
 
+    WEBHOOK_ALREADY_EXISTS = "webhook_already_exists"
+    WEBHOOK_NOT_FOUND = "webhook_not_found"
+
     SAGA_ALREADY_EXISTS = "saga_already_exists"
     SAGA_NOT_FOUND = "saga_not_found"
     UNKNOWN_SAGA = "unknown_saga"  # no saga has this name

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-DOMAIN: Final = ("user", "inventory", "order", "payment", "stream")
+WEBHOOK: Final = "webhook"
+DOMAIN: Final = ("user", "inventory", "order", "payment", "stream", WEBHOOK)
 SAGA: Final = "saga"
 AGGREGATES: Final = (*DOMAIN, SAGA)
 
@@ -23,6 +24,9 @@ IDEMPOTENCY_WINDOW_MS: Final = 48 * _HOUR_MS
 
 TOMBSTONE_RETENTION_MS: Final = 7 * _DAY_MS
 """How long a deletion can be read from a compacted topic; who was away longer starts from an empty state."""
+
+DELIVERIES_RETENTION_MS: Final = 30 * _DAY_MS
+"""How far back the log of deliveries goes, and with it what can be delivered once more by hand."""
 
 _COMPACTED: Final = {
     "cleanup.policy": "compact",
@@ -93,6 +97,11 @@ class Topics:
         return f"{self.prefix}.replies"
 
     @property
+    def webhook_deliveries(self) -> str:
+        """What became of each attempt to deliver an event to a webhook, key = webhook id."""
+        return f"{self.prefix}.webhook-deliveries"
+
+    @property
     def dead_letters(self) -> str:
         """What could not be handled, bytes untouched, cause in headers."""
         return f"{self.prefix}.dead-letters"
@@ -107,4 +116,5 @@ class Topics:
                 self.outcomes(aggregate), self.partitions, _expires(IDEMPOTENCY_WINDOW_MS)
             )
         yield TopicSpec(self.replies, self.reply_partitions, _expires(_HOUR_MS))
+        yield TopicSpec(self.webhook_deliveries, self.partitions, _expires(DELIVERIES_RETENTION_MS))
         yield TopicSpec(self.dead_letters, 1, _FOR_EVER)

@@ -21,6 +21,7 @@ from orderflow.cli import (
     topics,
     up,
     verify,
+    webhook_deliveries,
 )
 from orderflow.cli.exits import EPILOG, EXPECTED, Exit, explain, quit_with, show
 
@@ -66,6 +67,7 @@ app.add_typer(imports.app, name="import", rich_help_panel="Use")
 app.command("history", rich_help_panel="Operate")(history.history)
 app.add_typer(sagas.app, name="sagas", rich_help_panel="Operate")
 app.add_typer(sync.app, name="sync", rich_help_panel="Operate")
+app.add_typer(webhook_deliveries.app, name="webhooks", rich_help_panel="Operate")
 app.command("rebuild", rich_help_panel="Operate")(rebuild.rebuild)
 app.command("consistency", rich_help_panel="Operate")(consistency.consistency)
 app.command("verify", rich_help_panel="Operate")(verify.verify)

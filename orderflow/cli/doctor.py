@@ -23,6 +23,8 @@ from runtime.embedded.java import find_java
 from runtime.embedded.redis import find_redis_server
 from runtime.settings import Settings
 from runtime.topic_admin import TopicState
+from schemas.webhook import WebhookStatus
+from webhooks import reading
 
 LOOK_FOR_S = 4.0
 ENOUGH_DISK = 2 * 1024**3
@@ -81,6 +83,8 @@ def _examine(settings: Settings) -> Iterator[Finding]:
         return
     topics = _topics(found)
     yield topics
+    if topics.mark is Mark.OK:
+        yield from _webhooks(found)
     if topics.mark is Mark.OK and redis_found.mark is Mark.OK:
         yield from _lags(found)
 
@@ -143,6 +147,18 @@ def _topics(settings: Settings) -> Finding:
     counts = any(d.state is TopicState.PARTITIONS_DIFFER for d in different)
     remedy = "Set ORDERFLOW_PARTITIONS to what is there." if counts else "`orderflow topics apply`"
     return Finding("topics", Mark.BAD, names + more, remedy)
+
+
+def _webhooks(settings: Settings) -> Iterator[Finding]:
+    """Nothing where there are none; those that are paused wait for somebody."""
+    statuses = [webhook.state.status for webhook in reading.webhooks(settings).values()]
+    there = [status for status in statuses if status is not WebhookStatus.DELETED]
+    paused = there.count(WebhookStatus.PAUSED)
+    if paused:
+        text = f"{paused} of {len(there)} paused"
+        yield Finding("webhooks", Mark.NOTE, text, "`orderflow webhooks list` says why")
+    elif there:
+        yield Finding("webhooks", Mark.OK, f"{len(there)}, all active")
 
 
 def _lags(settings: Settings) -> Iterator[Finding]:

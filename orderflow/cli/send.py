@@ -37,10 +37,10 @@ def send(
     """Send one command; with --wait exit code 1 means that it was rejected."""
     outgoing = OutgoingCommand(
         aggregate=_aggregate_of(command),
-        aggregate_id=_checked("ID", aggregate_id),
+        aggregate_id=checked_id("ID", aggregate_id),
         type=command,
         data=encode(parse_json(json)),
-        command_id=_checked("--command-id", command_id or f"cli-{uuid.uuid4().hex}"),
+        command_id=checked_id("--command-id", command_id or f"cli-{uuid.uuid4().hex}"),
         schema_version=current_version(command),
         expected_version=expected_version,
         correlation_id=correlation_id,
@@ -70,7 +70,8 @@ def _aggregate_of(command: str) -> str:
     raise Refused(f"there is no command {command!r}", remedy)
 
 
-def _checked(what: str, text: str) -> str:
+def checked_id(what: str, text: str) -> str:
+    """The id, if it is one. Raises Refused, which names ``what`` it was to be."""
     if is_id(text):
         return text
     raise Refused(

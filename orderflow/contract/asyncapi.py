@@ -24,6 +24,7 @@ from schemas.records import Outcome
 from schemas.saga import SagaEnd
 from schemas.topics import SAGA, Topics, TopicSpec
 from schemas.upcasting import version_of
+from schemas.webhook import Delivery
 
 FILE: Final = "schemas/asyncapi.yaml"
 KAFKA_BINDING: Final = "0.5.0"
@@ -41,6 +42,7 @@ _ABOUT: Final = {
     "history": "Every event of the aggregate `{0}`, for ever; key: its id.",
     "outcomes": "What became of each command of the aggregate `{0}`; key: its id, `/`, command id.",
     "replies": "Outcomes again, for senders that wait, on the partition that each of them asked for.",
+    "webhook-deliveries": "What became of each delivery to a webhook; key: the webhook's id.",
     "dead-letters": "What could not be read or handled, bytes untouched; the cause is in the headers.",
 }
 
@@ -138,6 +140,7 @@ def _on(found: Mapping[str, Schema]) -> dict[str, list[str]]:
     for aggregate in AGGREGATES:
         on[f"{aggregate.name}.outcomes"] = ["Outcome"]
     on["replies"] = ["Outcome", "SagaEnd"]
+    on["webhook-deliveries"] = ["Delivery"]
     return on
 
 
@@ -145,8 +148,8 @@ def _messages(golden: Golden) -> Iterator[tuple[str, Schema]]:
     for aggregate in AGGREGATES:
         yield from _commands(aggregate, golden)
         yield from _events(aggregate, golden)
-    for reply in (Outcome, SagaEnd):
-        path = {"Outcome": "outcome", "SagaEnd": "saga_end"}[reply.__name__]
+    for reply in (Outcome, SagaEnd, Delivery):
+        path = {"Outcome": "outcome", "SagaEnd": "saga_end", "Delivery": "delivery"}[reply.__name__]
         record = golden[f"{RECORDS}/{reply.__name__}.v1"]
         yield reply.__name__, _message(reply, f"json/{path}.json", "written", record, _key())
     letter = golden[f"{RECORDS}/DeadLetter.v1"]

@@ -16,6 +16,7 @@ from schemas.ids import ID_PATTERN, MAX_ID_LENGTH
 from schemas.records import FIRST_VERSION, CommandRecord, EventRecord, Outcome
 from schemas.saga import SagaEnd
 from schemas.upcasting import upcasters_of, version_of
+from schemas.webhook import Delivery
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -47,6 +48,7 @@ def _schemas() -> Iterator[tuple[str, Schema]]:
             yield _named(f"{name}/events/{part.__name__}", part_schema(aggregate), version_of(part))
     yield _named("outcome", reply_schema(Outcome))
     yield _named("saga_end", reply_schema(SagaEnd))
+    yield _named("delivery", reply_schema(Delivery))
     for name, schema in header_schemas().items():
         yield _named(f"headers/{name}", schema)
 
@@ -134,7 +136,7 @@ def part_schema(aggregate: Aggregate) -> Schema:
 
 
 def reply_schema(kind: type[msgspec.Struct]) -> Schema:
-    """An outcome, or how a saga ended."""
+    """An outcome, how a saga ended, or what became of a delivery."""
     (reference,), definitions = msgspec.json.schema_components(
         [kind], ref_template="#/$defs/{name}"
     )

@@ -16,6 +16,7 @@ from sagas import AGGREGATES
 from schemas.records import CommandRecord, EventRecord, Outcome
 from schemas.saga import SagaEnd
 from schemas.upcasting import version_of
+from schemas.webhook import Delivery
 
 RECORDS: Final = "records"
 """The owner of what belongs to no one aggregate."""
@@ -81,7 +82,7 @@ def _messages() -> Iterator[Message]:
         yield _message(name, Kind.STATE, aggregate.root_type)
         if aggregate.part_type is not None:
             yield _message(name, Kind.STATE, aggregate.part_type)
-    for reply in (Outcome, SagaEnd):
+    for reply in (Outcome, SagaEnd, Delivery):
         yield _message(RECORDS, Kind.REPLY, reply)
     for envelope in (CommandRecord, EventRecord):
         yield _message(RECORDS, Kind.ENVELOPE, envelope)

@@ -58,6 +58,10 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "undone": ["reserveInventory"],
     "quantity": 2,
     "unit_price": 1_999,
+    "url": "https://books.example/orderflow",
+    "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "message_id": "evt_6a1f0c9d3b5e77886a1f0c9d3b5e7788",
+    "event_types": ["order.OrderShipped"],
     "type": "CapturePayment",
     "user_id": "ada",
 }

@@ -75,6 +75,7 @@ def test_up_names_servers_and_processes(up: Up, servers: ServersAddress) -> None
         "saga-processor",
         "reactor",
         "payments",
+        "webhooks",
         "projector",
         "indexer",
     }

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commands import AGGREGATES, order, payment
+from commands import AGGREGATES, order, payment, webhook
 from commands.aggregate import Aggregate, Command, Decision, Event, Loaded
 from commands.inventory import INVENTORY
 from commands.order import ORDER, CreateOrder
@@ -23,6 +23,20 @@ from commands.payment import PAYMENT, CapturePayment, FailPayment, RefundPayment
 from commands.stream import STREAM
 from commands.text import NOT_BLANK
 from commands.user import ValidateUser
+from commands.webhook import (
+    LONGEST_OVERLAP_MS,
+    MOST_SECRETS,
+    MOST_SKIPPED,
+    SECRET_PATTERN,
+    URL_PATTERN,
+    WEBHOOK,
+    DeleteWebhook,
+    PauseWebhook,
+    ResumeWebhook,
+    RotateWebhookSecret,
+    SkipWebhookEvent,
+    UpdateWebhook,
+)
 from schemas.ids import ID_PATTERN, MAX_ID_LENGTH
 from schemas.inventory import (
     ItemRegistered,
@@ -37,6 +51,7 @@ from schemas.money import MAX_AMOUNT
 from schemas.payment import PaymentCaptured
 from schemas.records import encode
 from schemas.rejections import Rejection
+from schemas.webhook import MESSAGE_ID_PATTERN, aggregate_of, message_id
 from tests.support.decisions import fold, load
 
 Json = dict[str, Any]
@@ -46,10 +61,30 @@ of_every_aggregate_that_is_created = pytest.mark.parametrize(
     "aggregate", [row for row in AGGREGATES if row is not STREAM], ids=lambda row: row.name
 )
 
-MAY_CHANGE_NOTHING = (ValidateUser, CapturePayment, RequestRefund, FailPayment)
+MAY_CHANGE_NOTHING = (
+    *(ValidateUser, CapturePayment, RequestRefund, FailPayment),
+    *(UpdateWebhook, RotateWebhookSecret, PauseWebhook, ResumeWebhook, DeleteWebhook),
+    SkipWebhookEvent,
+)
 """Commands that can be accepted with no event: one asks, the others want what may be so already."""
 
 ids = st.sampled_from(["o-1", "o-2", "o-3", "two words", "A.b_c:d+e@f", "x" * MAX_ID_LENGTH])
+POOLS = {
+    URL_PATTERN: st.sampled_from(
+        [
+            "https://a.example",
+            "http://127.0.0.1:8080/in?x=%2F",
+            "https://[::1]:443/",
+            "http://1:65535",
+        ]
+    ),
+    SECRET_PATTERN: st.sampled_from(
+        [f"whsec_{encoded}" for encoded in ("A" * 32, "B" * 32, "C" * 34 + "==", "/" * 86 + "==")]
+    ),
+    MESSAGE_ID_PATTERN: st.sampled_from([message_id("order", "o-1", n) for n in range(3)]),
+}
+"""By pattern, so that commands meet each other; what else fits is in tests/unit/test_webhook.py."""
+
 characters = st.sampled_from('aZ09 ./{}"\\\n\t\0äß€漢🙂\u2028\u0301')
 
 
@@ -64,6 +99,8 @@ def values(schema: Json, defs: Json) -> st.SearchStrategy[Any]:
             return st.none()
         case {"type": "boolean"}:
             return st.booleans()
+        case {"enum": choices}:
+            return st.sampled_from(choices)
         case {"type": "object"}:
             return objects(schema, defs)
         case {"type": "array", "items": items, "minItems": least}:
@@ -72,6 +109,8 @@ def values(schema: Json, defs: Json) -> st.SearchStrategy[Any]:
             return integers(schema)
         case {"type": "string", "pattern": str(pattern)} if pattern == ID_PATTERN:
             return ids
+        case {"type": "string", "pattern": str(pattern)} if pattern in POOLS:
+            return POOLS[pattern]
         case {"type": "string", "pattern": str(pattern), "minLength": least, "maxLength": most} if (
             pattern == NOT_BLANK
         ):
@@ -405,3 +444,39 @@ def test_an_order_moves_only_along_the_table_and_keeps_what_was_ordered(
             assert after.status in order.MOVES[before.status]
             assert (after.lines, after.total) == (before.lines, before.total)
             assert after.created_at_ms == before.created_at_ms
+
+
+@settings(max_examples=300)
+@given(sequences(WEBHOOK))
+def test_a_webhook_moves_only_along_the_table_and_always_knows_since_when_it_follows_what(
+    commands: list[Command],
+) -> None:
+    for step in run(WEBHOOK, commands):
+        before, after = step.before.root, step.after.root
+        if after is None:
+            continue
+        assert set(after.since) == {aggregate_of(name) for name in after.event_types}
+        assert len(set(after.event_types)) == len(after.event_types)
+        assert len(after.skipped) <= MOST_SKIPPED
+        assert (after.pause_reason is not None) == (after.status == "paused")
+        if before is not None:
+            assert after.status == before.status or after.status in webhook.MOVES[before.status]
+            # What is followed already goes on: nothing between two events is left out.
+            for name in set(before.since) & set(after.since):
+                assert after.since[name] == before.since[name]
+
+
+@settings(max_examples=300)
+@given(sequences(WEBHOOK))
+def test_a_webhook_signs_with_one_present_secret_and_with_former_ones_until_their_time_is_up(
+    commands: list[Command],
+) -> None:
+    for step in run(WEBHOOK, commands):
+        now = step.after.root
+        if now is None:
+            continue
+        assert (now.secrets == ()) == (now.status == "deleted")
+        assert len({each.secret for each in now.secrets}) == len(now.secrets) <= MOST_SECRETS
+        for number, each in enumerate(now.secrets):
+            assert (each.until_ms is None) == (number == 0)
+            assert each.until_ms is None or each.until_ms <= now.updated_at_ms + LONGEST_OVERLAP_MS

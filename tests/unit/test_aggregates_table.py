@@ -13,13 +13,18 @@ from commands.order import ORDER
 from commands.payment import PAYMENT
 from commands.stream import STREAM
 from commands.user import USER, RegisterUser
-from schemas import inventory, order, payment, stream, topics, user
+from commands.webhook import WEBHOOK
+from schemas import inventory, order, payment, stream, topics, user, webhook
 
 COMMANDS = [command for aggregate in AGGREGATES for command in aggregate.commands]
 
 
 def test_the_table_names_the_aggregates_of_the_topics() -> None:
-    assert tuple(by_name) == topics.DOMAIN == ("user", "inventory", "order", "payment", "stream")
+    assert (
+        tuple(by_name)
+        == topics.DOMAIN
+        == ("user", "inventory", "order", "payment", "stream", "webhook")
+    )
     assert tuple(by_name.values()) == AGGREGATES
 
 
@@ -29,6 +34,7 @@ def test_every_command_leads_to_its_aggregate() -> None:
     assert by_command["CommitReservation"] is INVENTORY
     assert by_command["ShipOrder"] is ORDER
     assert by_command["RefundPayment"] is PAYMENT
+    assert by_command["CreateWebhook"] is WEBHOOK
 
 
 def test_every_row_has_all_events_of_its_schema() -> None:
@@ -38,6 +44,7 @@ def test_every_row_has_all_events_of_its_schema() -> None:
         order.EVENTS,
         payment.EVENTS,
         stream.EVENTS,
+        webhook.EVENTS,
     ]
 
 
@@ -55,7 +62,7 @@ def test_a_table_that_misses_an_aggregate_is_refused() -> None:
 def test_a_command_name_that_is_used_twice_is_refused() -> None:
     thief = replace(PAYMENT, commands=(*PAYMENT.commands, RegisterUser))
     with pytest.raises(TableError, match="RegisterUser stands in both user and payment"):
-        check_table((USER, INVENTORY, ORDER, thief, STREAM))
+        check_table((USER, INVENTORY, ORDER, thief, STREAM, WEBHOOK))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)

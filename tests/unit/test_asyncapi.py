@@ -73,7 +73,7 @@ def test_every_command_and_event_is_in_it() -> None:
     assert wanted <= set(MESSAGES)
     parts = {f"{a.name}.events.{a.part_type.__name__}" for a in AGGREGATES if a.part_type}
     tombstones = {f"{a.name}.events.Tombstone" for a in AGGREGATES}
-    others = {"Outcome", "SagaEnd", "dead-letters.DeadLetter"}
+    others = {"Outcome", "SagaEnd", "Delivery", "dead-letters.DeadLetter"}
     assert set(MESSAGES) == wanted | parts | tombstones | others
 
 

@@ -42,6 +42,7 @@ COMMANDS = (
     "saga-processor",
     "reactor",
     "payments",
+    "webhooks",
     "gateway",
     "projector",
     "place-order",

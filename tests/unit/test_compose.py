@@ -23,7 +23,16 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 SERVERS = {name: service for name, service in SERVICES.items() if "build" not in service}
-SCALED = {"processor", "saga-processor", "reactor", "payments", "projector", "indexer", "verifier"}
+SCALED = {
+    "processor",
+    "saga-processor",
+    "reactor",
+    "payments",
+    "projector",
+    "indexer",
+    "verifier",
+    "webhooks",
+}
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 
 NO_OPTIONS = {"CLUSTER_ID", "KAFKA_HEAP_OPTS"}

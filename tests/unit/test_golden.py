@@ -24,6 +24,7 @@ from schemas.partitioner import partition_for
 from schemas.records import decode_event, decode_outcome, encode
 from schemas.saga import SagaEnd
 from schemas.upcasting import Reader, StateReader
+from schemas.webhook import Delivery
 
 ROOT = schema_files.ROOT
 FILES = [(path, file) for path, file in golden.goldens(ROOT)]
@@ -63,8 +64,8 @@ def read_back(message: Message, value: bytes) -> Any:
             return Reader(message.type).read(event.data, event.schema_version)
         case Kind.STATE:
             return StateReader(message.type).read(value)[1]
-        case Kind.REPLY if message.type is SagaEnd:
-            return Reader(SagaEnd).read(value, 1)
+        case Kind.REPLY if message.type in (SagaEnd, Delivery):
+            return Reader(message.type).read(value, 1)
         case _:
             return decode_outcome(value)
 
@@ -111,6 +112,7 @@ def test_a_golden_file_fits_the_published_schema(path: str, file: Path) -> None:
     schema = {
         "Outcome": "outcome",
         "SagaEnd": "saga_end",
+        "Delivery": "delivery",
         "Tombstone": "headers/tombstone",
         "DeadLetter": "headers/dead-letter",
     }.get(name, f"{path.partition('/')[0]}/{folder}/{_event_of(record, name)}")

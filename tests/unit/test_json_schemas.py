@@ -15,6 +15,17 @@ from commands.inventory import AdjustStock, RegisterItem
 from commands.payment import FailPayment, RequestPayment, RequestRefund
 from commands.stream import AppendEvents, NewEvent
 from commands.user import DeactivateUser, RegisterUser
+from commands.webhook import (
+    CreateWebhook,
+    DeleteWebhook,
+    PauseWebhook,
+    RequestRedelivery,
+    ResumeWebhook,
+    RotateWebhookSecret,
+    SkipWebhookEvent,
+    TestWebhook,
+    UpdateWebhook,
+)
 from orderflow import schema_files
 from orderflow.contract.json_schemas import schemas
 from orderflow.reference import UnknownTable, with_tables
@@ -44,6 +55,19 @@ from tests.support.world import World
 
 TOPICS = Topics("shop", partitions=1)
 PLAN = ShopPlan(orders=60, users=8, skus=6, bad_share=0.3, seed=11)
+SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+MESSAGE = "evt_" + "0" * 32
+WEBHOOK_COMMANDS = (
+    CreateWebhook(url="https://example.org/in", event_types=("order.*",), secret=SECRET),
+    UpdateWebhook(event_types=("payment.PaymentCaptured",)),
+    RotateWebhookSecret(secret=SECRET.replace("M", "N")),
+    PauseWebhook(reason="moving house"),
+    ResumeWebhook(),
+    SkipWebhookEvent(message_id=MESSAGE, reason="it never takes this"),
+    RequestRedelivery(message_id=MESSAGE, aggregate="order", partition=0, offset=7),
+    TestWebhook(),
+    DeleteWebhook(),
+)
 NEVER_IN_THE_SHOP = (
     PlannedCommand(
         "stream",
@@ -65,6 +89,10 @@ NEVER_IN_THE_SHOP = (
     ),
     PlannedCommand("payment", "x", "RequestRefund", RequestRefund(reason="too late"), "x-6"),
     PlannedCommand("payment", "x", "FailPayment", FailPayment(reason="no cover"), "x-7"),
+    *(
+        PlannedCommand("webhook", "x", type(command).__name__, command, f"x-{number}")
+        for number, command in enumerate(WEBHOOK_COMMANDS, 8)
+    ),
 )
 """So that every event there is comes up once."""
 
@@ -87,7 +115,7 @@ def test_the_files_are_what_the_code_says() -> None:
 
 
 def test_every_message_has_its_file() -> None:
-    messages = {"outcome.json", "saga_end.json"}
+    messages = {"outcome.json", "saga_end.json", "delivery.json"}
     messages |= {
         f"headers/{kind}.json" for kind in ("command", "written", "tombstone", "dead-letter")
     }
@@ -117,7 +145,7 @@ def test_everything_a_processor_writes_fits_its_schema(tmp_path: Path) -> None:
         path = schema_path(record)
         CHECKED[path].validate(json.loads(record.value))
         seen[path] += 1
-    elsewhere = ("saga/", "saga_end", "headers/command")
+    elsewhere = ("saga/", "saga_end", "delivery", "headers/command")
     domain = {path for path in CHECKED if not path.startswith(elsewhere)}
     assert set(seen) == {path for path in domain if "/commands/" not in path}
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from commands import by_command
 from payments.asking import FIRST_PAUSE_S, LONGEST_PAUSE_S, Asker, Unreadable, pauses, read
 from payments.gateway import Charge, Charged, Declined, Refunded
-from payments.lanes import Lanes
+from payments.lanes import PaymentLanes
 from payments.ledger import BARRED
 from payments.memory_gateway import MemoryGateway
-from payments.progress import Progress
 from payments.reaction import Followup, Refund, after_charge, after_refund, react
+from runtime.progress import Progress
 from runtime.records import IncomingRecord
 from schemas.ids import MAX_ID_LENGTH, is_id
 from schemas.payment import (
@@ -207,7 +207,7 @@ class Bench:
     def __init__(self) -> None:
         self.gateway = MemoryGateway()
         self.sender = Recorder()
-        self.lanes = Lanes(Asker(self.gateway, self.sender))
+        self.lanes = PaymentLanes(Asker(self.gateway, self.sender))
         self.lanes.own([PLACE])
         self._offsets = itertools.count()
 

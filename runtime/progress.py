@@ -1,6 +1,7 @@
 """How far a partition is: which offset may be committed while its events end in any order. Pure.
 
-The invariant: nothing at or behind the committed offset was given up or forgotten, whatever is killed.
+For `runtime.lanes`. The invariant: nothing at or behind the committed offset was given up or forgotten,
+whatever is killed.
 """
 
 from collections import deque
@@ -19,6 +20,11 @@ class Progress:
     def unfinished(self) -> int:
         """How many have begun and not ended."""
         return len(self._open)
+
+    @property
+    def held(self) -> int:
+        """How many a crash would repeat: the first unfinished one and all that begun behind it."""
+        return len(self._begun)
 
     def begin(self, offset: int) -> None:
         """An event was read."""

@@ -1,0 +1,129 @@
+"""What stands in the topics about webhooks, for the command line: who subscribes, and what became of it.
+
+Reads from outside of every group and keeps nothing: the states are few, and the log of one webhook is on
+one partition.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Message,
+)
+from confluent_kafka import TopicPartition as At
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from runtime import kafka
+from runtime.settings import Settings
+from runtime.topic_admin import topics_of
+from schemas.partitioner import partition_for
+from schemas.records import decode
+from schemas.topics import WEBHOOK
+from schemas.webhook import Delivery
+from webhooks.registry import Webhook, group_id, webhook_in
+
+AT_ONCE: Final = 10_000
+WAIT_S: Final = 0.2
+STALLED_S: Final = 30.0
+
+_deliveries: Final = msgspec.json.Decoder(Delivery)
+
+
+def webhooks(settings: Settings) -> dict[str, Webhook]:
+    """Every webhook there is, also those that are deleted. Raises KafkaException and TimeoutError."""
+    topic = topics_of(settings).events(WEBHOOK)
+    places = [At(topic, number, OFFSET_BEGINNING) for number in range(settings.partitions)]
+    found = {}
+    with _reader(settings) as consumer:
+        for message in _until_end(consumer, places):
+            webhook = webhook_in(message.key(), message.value())
+            found[webhook.id] = webhook
+    return dict(sorted(found.items()))
+
+
+def deliveries(
+    settings: Settings, webhook_id: str, limit: int, *, failed: bool = False
+) -> list[Delivery]:
+    """The newest lines of a webhook's log, oldest first. Raises KafkaException and TimeoutError."""
+    found: deque[Delivery] = deque(maxlen=limit)
+    for line in _log(settings, webhook_id):
+        if not failed or line.error is not None or not 200 <= (line.status or 0) < 300:
+            found.append(line)
+    return list(found)
+
+
+def find_events(settings: Settings, webhook_id: str, messages: set[str]) -> dict[str, Delivery]:
+    """For each message id that stands in a webhook's log the newest line. Raises as ``deliveries``."""
+    return {
+        line.message_id: line for line in _log(settings, webhook_id) if line.message_id in messages
+    }
+
+
+def waiting(settings: Settings, webhook: Webhook) -> int | None:
+    """How many offsets lie before the ends of what it follows; None before it has begun.
+
+    Raises KafkaException. Not each of them is an event that it wants.
+    """
+    topics = topics_of(settings)
+    places = [
+        At(topics.history(name), number)
+        for name in webhook.state.since
+        for number in range(settings.partitions)
+    ]
+    admin = AdminClient(kafka.admin(settings))
+    group = group_id(settings, webhook.id)
+    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])
+    stands = asked[group].result().topic_partitions
+    ends = admin.list_offsets({place: OffsetSpec.latest() for place in places})
+    if any(at.offset < 0 for at in stands):
+        return None
+    last: int = sum(end.result().offset for end in ends.values())
+    begun: int = sum(at.offset for at in stands)
+    return last - begun
+
+
+def _log(settings: Settings, webhook_id: str) -> Iterator[Delivery]:
+    topic, key = topics_of(settings).webhook_deliveries, webhook_id.encode()
+    place = At(topic, partition_for(key, settings.partitions), OFFSET_BEGINNING)
+    with _reader(settings) as consumer:
+        for message in _until_end(consumer, [place]):
+            value = message.value()
+            if message.key() == key and value is not None:
+                yield decode(_deliveries, value)
+
+
+@contextmanager
+def _reader(settings: Settings) -> Iterator[Consumer]:
+    consumer = kafka.new_reader(settings)
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def _until_end(consumer: Consumer, places: list[At]) -> Iterator[Message]:
+    """Everything committed. Raises KafkaException, and TimeoutError when nothing comes any more."""
+    consumer.assign(places)
+    left = {at.partition for at in places}
+    moved_at = time.monotonic()
+    while left:
+        for message in consumer.consume(AT_ONCE, WAIT_S):
+            error = message.error()
+            moved_at = time.monotonic()
+            if error is None:
+                yield message
+            elif error.code() == KafkaError._PARTITION_EOF:
+                left.discard(message.partition() or 0)
+            elif not kafka.is_transient(error):
+                raise KafkaException(error)
+        if time.monotonic() > moved_at + STALLED_S:
+            raise TimeoutError(f"{places[0].topic} could not be read to its end")

@@ -1,0 +1,167 @@
+"""What operators ask for by hand: an event once more, and tests. Read from the webhooks' own history, so a
+request survives every crash: its offset is committed when it has ended.
+
+A delivery by hand is out of order: it waits for nothing and nothing waits for it. It goes to webhooks
+that are paused, too, which is how one sees whether an endpoint is well again. A few attempts, then it has
+failed; the log says so, and asking again is up to who asked.
+"""
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+from confluent_kafka import KafkaException, TopicPartition
+
+from runtime import kafka
+from runtime.follower import Follower
+from runtime.lanes import Lanes
+from runtime.records import IncomingRecord, incoming
+from runtime.settings import Settings
+from runtime.topic_admin import topics_of
+from schemas.records import EventRecord, decode_event
+from schemas.topics import WEBHOOK
+from schemas.upcasting import Reader
+from schemas.webhook import (
+    DeliveryResult,
+    WebhookRedeliveryRequested,
+    WebhookState,
+    WebhookStatus,
+    WebhookTestRequested,
+)
+from webhooks.message import Message, Unreadable, message_of
+from webhooks.policy import ATTEMPTS_BY_HAND, Answer, Verdict, judge
+from webhooks.registry import Registry
+from webhooks.reporting import STAGE
+from webhooks.subscriber import Tools, post
+
+logger = logging.getLogger(__name__)
+
+EXPIRE_AFTER_MS: Final = 24 * 3_600_000
+"""What was asked for longer ago is not done any more: nobody waits for it, and a group that lost its
+offsets begins at the beginning of the history.
+"""
+MOST_HELD: Final = 1_000
+FIND_WITHIN_S: Final = 10.0
+
+_redelivery: Final = Reader(WebhookRedeliveryRequested)
+
+
+class _Request(msgspec.Struct, frozen=True):
+    webhook_id: str
+    event: EventRecord
+    source: IncomingRecord
+
+
+def group_id(settings: Settings) -> str:
+    """Consumer group of the requests by hand."""
+    return f"{settings.topic_prefix}.{STAGE}"
+
+
+class Requests(Lanes[_Request]):
+    """A lane a webhook."""
+
+    def __init__(self, registry: Registry, tools: Tools) -> None:
+        super().__init__(self._carry_out)
+        self._registry = registry
+        self._tools = tools
+        self._topics = topics_of(tools.settings)
+
+    def follower(self) -> Follower:
+        """Reads the requests."""
+        settings = self._tools.settings
+        return Follower(
+            STAGE,
+            kafka.repeating_consumer(settings, group_id(settings)),
+            [self._topics.history(WEBHOOK)],
+            self,
+            full=lambda _: self.held >= MOST_HELD,
+        )
+
+    def take(self, source: IncomingRecord) -> None:
+        """The next event of the webhooks' history."""
+        place = source.topic, source.partition
+        if not self.owns(place):
+            return
+        try:
+            event = decode_event(source.value or b"")
+            webhook_id = (source.key or b"").decode()
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            logger.error("%s-%d at %d: %s", source.topic, source.partition, source.offset, error)
+            self.pass_by(place, source.offset)
+            return
+        if event.type in (WebhookRedeliveryRequested.__name__, WebhookTestRequested.__name__):
+            request = _Request(webhook_id, event, source)
+            self.queue(place, source.offset, source.key or b"", request)
+        else:
+            self.pass_by(place, source.offset)
+
+    async def _carry_out(self, request: _Request, _: asyncio.Event) -> None:
+        reporter = self._tools.reporter
+        try:
+            message = await self._message(request)
+        except Unreadable as error:
+            logger.error("webhook %s: %s", request.webhook_id, error)
+            await reporter.dead_letter(request.source, "not_found", error)
+            return
+        webhook = await self._registry.at_least(request.webhook_id, request.event.version)
+        old = request.source.occurred_at_ms < time.time() * 1000 - EXPIRE_AFTER_MS
+        if old or webhook.state.status is WebhookStatus.DELETED:
+            why = "asked for too long ago" if old else "the webhook is deleted"
+            expired = DeliveryResult.EXPIRED
+            await reporter.passed_by(webhook.id, message, expired, why, by_hand=True)
+            return
+        try:
+            await self._deliver(webhook.id, message, webhook.state)
+        except Exception as bug:  # of ours: it must hold up nobody else's request
+            logger.exception("bug while delivering to %s by hand", webhook.id)
+            await reporter.dead_letter(request.source, "internal_error", bug)
+
+    async def _deliver(self, webhook_id: str, message: Message, state: WebhookState) -> None:
+        tools = self._tools
+        for attempt in range(1, ATTEMPTS_BY_HAND + 1):
+            answer: Answer = await post(tools.poster, state, message)
+            await tools.reporter.attempt(webhook_id, message, attempt, answer, by_hand=True)
+            if judge(answer) is not Verdict.AGAIN or attempt == ATTEMPTS_BY_HAND:
+                return
+            now = datetime.now(UTC)
+            await asyncio.sleep(tools.policy.pause_s(attempt, tools.chance, answer, now))
+
+    async def _message(self, request: _Request) -> Message:
+        """What is to be delivered. Raises Unreadable."""
+        if request.event.type == WebhookTestRequested.__name__:
+            return message_of(request.source, WEBHOOK)
+        wanted = _redelivery.read(request.event.data, request.event.schema_version)
+        topic = self._topics.history(wanted.aggregate)
+        place = TopicPartition(topic, wanted.partition, wanted.offset)
+        found = await asyncio.to_thread(_record_at, self._tools.settings, place)
+        message = None if found is None else message_of(found, wanted.aggregate)
+        if message is None or message.id != wanted.message_id:
+            raise Unreadable(
+                f"{wanted.message_id} is not at {topic}-{place.partition}, {place.offset}"
+            )
+        return message
+
+
+def _record_at(settings: Settings, place: TopicPartition) -> IncomingRecord | None:
+    """The committed record at a place; None where there is none. Blocks."""
+    consumer = kafka.new_reader(settings)
+    try:
+        consumer.assign([place])
+        deadline = time.monotonic() + FIND_WITHIN_S
+        while time.monotonic() < deadline:
+            message = consumer.poll(FIND_WITHIN_S)
+            if message is None:
+                break
+            error = message.error()
+            if error is None:
+                return incoming(message) if message.offset() == place.offset else None
+            if not kafka.is_transient(error):  # the end, an offset or a partition that is not there
+                return None
+    except KafkaException as error:
+        logger.warning("event at %s not found: %s", place, error)
+    finally:
+        consumer.close()
+    return None

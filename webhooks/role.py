@@ -1,0 +1,109 @@
+"""The role `webhooks` of a deployment: signals in, exit code out. Any number of processes; the consumer
+groups share the partitions out.
+"""
+
+import asyncio
+import logging
+import random
+import signal
+from collections.abc import Coroutine
+
+from confluent_kafka import KafkaException
+
+from runtime import topic_admin
+from runtime.kafka import KafkaNotConfigured
+from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
+from runtime.settings import Settings, networks
+from runtime.topic_admin import TopicsUnfit
+from schemas.webhook import WebhookStatus
+from webhooks.policy import policy_of
+from webhooks.posting import Poster
+from webhooks.registry import Registry, Webhook
+from webhooks.reporting import Reporter
+from webhooks.requests import Requests
+from webhooks.subscriber import Subscriber, Tools
+
+logger = logging.getLogger(__name__)
+
+
+def run_webhooks(settings: Settings) -> int:
+    """Runs until SIGTERM or SIGINT and returns the exit code. Call it from the main thread."""
+    log_to_stderr(settings)
+    try:
+        asyncio.run(_run(settings))
+    except (KafkaException, KafkaNotConfigured, TopicsUnfit) as refusal:
+        logger.error("%s", refusal)
+        return EXIT_REFUSED
+    return EXIT_OK
+
+
+async def _run(settings: Settings) -> None:
+    policy = policy_of(settings)
+    async with Poster(policy.timeout_s, networks(settings.webhook_allowed_networks)) as poster:
+        role = WebhooksRole(settings, poster)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, role.stop)
+        await role.run()
+
+
+class WebhooksRole:
+    """A task a webhook, started when the registry learns of it. ``run`` until ``stop``, on one loop."""
+
+    def __init__(self, settings: Settings, poster: Poster) -> None:
+        self._settings = settings
+        self._poster = poster
+        self._stopping = asyncio.Event()
+        self._subscribers: dict[str, Subscriber] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended: asyncio.Queue[asyncio.Task[None]] = asyncio.Queue()
+
+    def stop(self) -> None:
+        """Lets ``run`` end. What is under way is cut off, and delivered again after the next start."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Until stopped. Raises TopicsUnfit and KafkaException: both need a person or a restart."""
+        await asyncio.to_thread(topic_admin.require, self._settings)
+        reporter = Reporter(self._settings)
+        policy = policy_of(self._settings)
+        self._tools = Tools(self._settings, policy, self._poster, reporter, random.Random())
+        registry = Registry(self._settings, self._on_change)
+        requests = Requests(registry, self._tools)
+        self._start(registry.run(self._stopping))
+        self._start(requests.follower().run(self._stopping, reporter.broken))
+        logger.info("webhooks started")
+        try:
+            (await self._ended.get()).result()  # the wish to stop, or what nothing can go on from
+        finally:
+            await self._end()
+            await asyncio.to_thread(reporter.close)
+        logger.info("webhooks stopped")
+
+    def _on_change(self, webhook: Webhook) -> None:
+        known = self._subscribers.get(webhook.id)
+        if webhook.state.status is WebhookStatus.DELETED:
+            if known is not None:
+                self._subscribers.pop(webhook.id).stop()
+        elif known is not None:
+            known.update(webhook)
+        else:
+            self._subscribers[webhook.id] = subscriber = Subscriber(webhook, self._tools)
+            self._start(subscriber.run())
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._notice)
+
+    def _notice(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        # A webhook that was deleted ends in peace, and nobody else has to.
+        if task.exception() is not None or self._stopping.is_set():
+            self._ended.put_nowait(task)
+
+    async def _end(self) -> None:
+        """Ends every task; each commits what is done."""
+        self._stopping.set()
+        for subscriber in self._subscribers.values():
+            subscriber.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
