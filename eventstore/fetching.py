@@ -61,13 +61,17 @@ class Fetcher:
         """
         reader: Consumer | None = None
         at = 0
-        for offset in offsets:
-            if reader is None:
-                reader = self._at(topic, partition, offset)
-            elif not 0 <= offset - at <= READ_ON:
-                reader.seek(TopicPartition(topic, partition, offset))
-            yield _read(reader, topic, partition, offset)
-            at = offset + 1
+        try:
+            for offset in offsets:
+                if reader is None:
+                    reader = self._at(topic, partition, offset)
+                elif not 0 <= offset - at <= READ_ON:
+                    reader.seek(TopicPartition(topic, partition, offset))
+                yield _read(reader, topic, partition, offset)
+                at = offset + 1
+        except (KafkaException, HistoryIncomplete):
+            self._drop((topic, partition))  # after an error it reads no more, and cannot seek
+            raise
 
     def _at(self, topic: str, partition: int, offset: int) -> Consumer:
         place = topic, partition
@@ -80,6 +84,11 @@ class Fetcher:
             known.seek(TopicPartition(topic, partition, offset))
         self._consumers[place] = known
         return known
+
+    def _drop(self, place: tuple[str, int]) -> None:
+        consumer = self._consumers.pop(place, None)
+        if consumer is not None:
+            consumer.close()
 
     def _open(self, at: TopicPartition) -> Consumer:
         consumer = Consumer(self._options)

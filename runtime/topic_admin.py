@@ -20,6 +20,7 @@ from runtime.settings import Settings
 from schemas.topics import Topics, TopicSpec
 
 TIMEOUT_S: Final = 30.0
+SPREADS_WITHIN_S: Final = 3.0
 
 
 class TopicState(StrEnum):
@@ -102,16 +103,16 @@ def require(settings: Settings) -> None:
 def topic_ids(settings: Settings, topics: Sequence[str]) -> dict[str, str]:
     """The broker's id of each topic: a topic deleted and made anew has another. Raises TopicsMissing."""
     client = AdminClient(kafka.admin(settings))  # its futures fail when it is collected before them
-    futures = client.describe_topics(TopicCollection(list(topics)))
-    ids = {}
-    for topic, future in futures.items():
-        try:
-            ids[topic] = str(future.result().topic_id)
-        except KafkaException as error:
-            raise TopicsMissing(
-                f"{topic}: {error.args[0].str()}. {TopicsMissing.__doc__}"
-            ) from error
-    return ids
+
+    def ids_now() -> dict[str, str]:
+        futures = client.describe_topics(TopicCollection(list(topics)))
+        return {topic: str(future.result().topic_id) for topic, future in futures.items()}
+
+    try:
+        # The broker that is asked may not have heard yet of a topic that was just made.
+        return kafka.until_answered(ids_now, SPREADS_WITHIN_S)
+    except KafkaException as error:
+        raise TopicsMissing(f"{error.args[0].str()}. {TopicsMissing.__doc__}") from error
 
 
 def _refuse_other_partition_counts(differences: Sequence[TopicDifference]) -> None:

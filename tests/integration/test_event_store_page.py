@@ -65,7 +65,7 @@ def test_an_order_that_was_placed_is_one_conversation_from_the_request_to_the_vi
     item = '{"description": "Mug", "opening_stock": 5}'
     answer("send", "RegisterItem", "MUG", "--json", item, "--wait")
     placed = answer("place-order", "placed-1", "MUG:2:100", "--user", "bob")
-    assert placed["status"] == "completed"
+    assert placed["result"] == "placed"
 
     def views_have_it() -> bool:
         views = answer("history", "--correlation", "placed-1")["views"]
