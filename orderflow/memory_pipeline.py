@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar, cast
+from itertools import count
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -32,6 +33,7 @@ from sagas import AGGREGATES
 from sagas import by_name as aggregate_of
 from schemas import headers
 from schemas.ids import is_part_key
+from schemas.parking import Parked, decode_parked, read_parked_key
 from schemas.records import decode_event, encode
 from schemas.saga import SagaState
 from schemas.topics import SAGA, Topics
@@ -60,6 +62,15 @@ class PaymentTask:
     marks: Headers
 
 
+class Held(NamedTuple):
+    """A command that holds its aggregate's key; ``offset``: its number on the commands topic."""
+
+    aggregate: str
+    aggregate_id: str
+    offset: int
+    command: Parked
+
+
 @dataclass
 class MemoryPipeline:
     """Not thread-safe.
@@ -79,6 +90,7 @@ class MemoryPipeline:
     listeners: list[Callable[[OutgoingRecord], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._offsets = count()
         self.stores = {
             aggregate.name: MemoryState(appointment if aggregate.name == SAGA else None)
             for aggregate in AGGREGATES
@@ -105,8 +117,11 @@ class MemoryPipeline:
         """The next command of a key, in a transaction of its own."""
         name, record = place[0], self.queues[place].popleft()
         decider = self.deciders[name]
-        records = [*decider.decide(record), *decider.seal()]
-        decider.committed(1, 1)
+        records = decider.decide(record)
+        while decider.moving:
+            records += decider.due(self.now_ms)
+        records += decider.seal()
+        decider.committed(1, 1, 1)
         self.route(records)
 
     def hear(self, key: bytes) -> None:
@@ -169,6 +184,15 @@ class MemoryPipeline:
             if not is_part_key(key.decode())
         }
 
+    def held(self) -> list[Held]:
+        """The keys that are held by a command which could not be judged."""
+        return [
+            Held(name, read_parked_key(key)[0].decode(), parked.offset, parked)
+            for name, store in self.stores.items()
+            for key, value in store.parked.data.items()
+            if (parked := decode_parked(value)).attempts
+        ]
+
     def saga(self, saga_id: str) -> SagaState:
         """A saga as it stands. Raises KeyError."""
         return self.states(SAGA, SagaState)[saga_id]
@@ -185,7 +209,7 @@ class MemoryPipeline:
         """A command is on its topic."""
         marks = _as_read(marks)
         at_ms = occurred_at_ms(marks, self.now_ms)
-        record = IncomingRecord(topic, 0, len(self.sent), at_ms, key, value, marks)
+        record = IncomingRecord(topic, 0, next(self._offsets), at_ms, key, value, marks)
         self.sent.append(record)
         self.queues[_AGGREGATE_OF[topic], key].append(record)
 

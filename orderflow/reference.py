@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from commands.aggregate import Aggregate, Command
+from commands.parking import ORDERS
 from commands.text import NOT_BLANK
 from processors import edge
 from runtime.settings import Settings
@@ -65,6 +66,7 @@ def marked_tables() -> dict[str, str]:
         "topics": topics_table(),
         "headers": headers_table(),
         "commands": "\n".join(_aggregate_section(aggregate) for aggregate in AGGREGATES),
+        "orders": _commands_table(ORDERS),
         "rejections": rejections_table(),
         "event-types": event_types_table(),
     }
@@ -146,14 +148,15 @@ def _codes_of(module: ModuleType) -> set[str]:
 
 def _aggregate_section(aggregate: Aggregate) -> str:
     events = ", ".join(f"`{event.__name__}`" for event in aggregate.events)
-    rows = (
-        (f"`{model.__name__}`", _fields(model), sentence(model.__doc__))
-        for model in aggregate.commands
-    )
     return (
         f"**{aggregate.name}**, on `{_PREFIX}.{aggregate.name}.commands`. Events: {events}.\n\n"
-        + _table(("command", "fields of `data`", "what it does"), rows)
+        + _commands_table(aggregate.commands)
     )
+
+
+def _commands_table(models: Iterable[type[Command]]) -> str:
+    rows = ((f"`{m.__name__}`", _fields(m), sentence(m.__doc__)) for m in models)
+    return _table(("command", "fields of `data`", "what it does"), rows)
 
 
 def _fields(model: type[Command]) -> str:
@@ -205,7 +208,9 @@ def _kind(field: Schema, definitions: Mapping[str, Schema]) -> tuple[str, Schema
 
 
 def _string(field: Schema) -> str:
-    pattern = str(field.get("pattern"))
+    pattern = field.get("pattern")
+    if pattern is None:
+        return f"string, {field['minLength']} to {field['maxLength']} characters"
     if pattern == ID_PATTERN:
         return "id"
     if pattern == NOT_BLANK:

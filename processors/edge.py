@@ -12,6 +12,7 @@ import msgspec
 from pydantic import ValidationError
 
 from commands.aggregate import Aggregate, Command, invalid_data
+from commands.parking import ORDERS
 from schemas.ids import is_id
 from schemas.partitioner import partition_for
 from schemas.records import (
@@ -61,10 +62,11 @@ class Edge:
         self._aggregate = aggregate
         self._partitions = partitions
         # pydantic's compiled validator and serializer, without the wrappers of the model's methods.
-        self._validators = {m.__name__: m.__pydantic_validator__ for m in aggregate.commands}
-        self._serializers = {m.__name__: m.__pydantic_serializer__ for m in aggregate.commands}
-        self._models = {m.__name__: m for m in aggregate.commands}
-        self._versions = {m.__name__: version_of(m) for m in aggregate.commands}
+        models: tuple[type[Command], ...] = (*aggregate.commands, *ORDERS)
+        self._validators = {m.__name__: m.__pydantic_validator__ for m in models}
+        self._serializers = {m.__name__: m.__pydantic_serializer__ for m in models}
+        self._models = {m.__name__: m for m in models}
+        self._versions = {m.__name__: version_of(m) for m in models}
 
     def read(
         self, key: bytes | None, value: bytes | None, partition: int
@@ -146,7 +148,7 @@ class Edge:
                 "producer use Kafka's murmur2 partitioner (librdkafka: partitioner=murmur2_random)",
             )
         if record.type not in self._validators:
-            known = ", ".join(self._validators)
+            known = ", ".join(model.__name__ for model in self._aggregate.commands)
             return Rejection(
                 Code.UNKNOWN_TYPE,
                 f"{record.type!r} is no command of this topic, which takes {known}",

@@ -36,10 +36,15 @@ class MemoryCopy:
             if (mark := self._marker(value)) is not None:
                 yield key, mark
 
+    def keys(self) -> Iterator[bytes]:
+        """All keys, in byte order."""
+        return iter(sorted(self.data))
+
 
 class MemoryState:
-    """States and inbox of one partition, as ``PartitionState``."""
+    """States, inbox and what is parked of one partition, as ``PartitionState``."""
 
     def __init__(self, marker: Marker | None = None) -> None:
         self.states = MemoryCopy(marker)
         self.inbox = MemoryCopy()
+        self.parked = MemoryCopy()

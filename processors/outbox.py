@@ -4,7 +4,6 @@ Pure: from values to records. Names and headers are looked up once a partition o
 because this runs three times for every command.
 """
 
-import traceback
 from typing import Any
 
 import msgspec
@@ -15,6 +14,8 @@ from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from sagas.messages import RecordAnswer
 from schemas import headers
 from schemas.ids import derived_id, is_id, reply_key
+from schemas.letters import Failure, letter_marks
+from schemas.parking import Action, Parked, ParkedNotice, notice_key, parked_key
 from schemas.partitioner import partition_for
 from schemas.records import CommandRecord, EventRecord, Outcome, OutcomeStatus, encode
 from schemas.rejections import Rejection
@@ -44,7 +45,9 @@ class Outbox:
         self._outcomes = topics.outcomes(aggregate)
         self._replies = topics.replies
         self._reply_partitions = topics.reply_partitions
+        self._parked = topics.parked(aggregate)
         self._dead_letters = topics.dead_letters
+        self._audit = topics.audit
         self._topics = topics
 
     def event(
@@ -182,19 +185,34 @@ class Outbox:
             marks=passed,
         )
 
-    def dead_letter(
-        self, incoming: IncomingRecord, rejection: Rejection, bug: Exception | None = None
-    ) -> OutgoingRecord:
+    def dead_letter(self, incoming: IncomingRecord, failure: Failure) -> OutgoingRecord:
         """The record as it came, with the cause and the place in headers."""
-        place = incoming.topic, incoming.partition, incoming.offset
-        failed = headers.failed_at(
-            rejection.code, rejection.message, STAGE, place, incoming.occurred_at_ms
+        return dead_letter(incoming, failure, self._dead_letters)
+
+    def parked(
+        self, aggregate_id: bytes, offset: int, parked: Parked | None, marks: Headers
+    ) -> OutgoingRecord:
+        """A command that waits; None: it waits no more."""
+        key = parked_key(aggregate_id, offset)
+        value = None if parked is None else encode(parked)
+        return OutgoingRecord(self._parked, self._partition, key, value, marks)
+
+    def notice(
+        self, request: Request, incoming: IncomingRecord, offset: int, message: str, marks: Headers
+    ) -> tuple[OutgoingRecord, ...]:
+        """To a sender that waits: there is no outcome yet, and the record at ``offset`` is why."""
+        partition = self.reply_partition(incoming)
+        if partition is None:
+            return ()
+        ids = self._aggregate, request.aggregate_id, request.command_id
+        value = encode(ParkedNotice(*ids, offset, message))
+        return (
+            OutgoingRecord(self._replies, partition, notice_key(reply_key(*ids)), value, marks),
         )
-        marks: Headers = [*incoming.headers, *((n, text.encode()) for n, text in failed.items())]
-        if bug is not None:
-            trace = "".join(traceback.format_exception(bug))
-            marks.append((headers.ERROR_STACKTRACE, trace.encode()))
-        return OutgoingRecord(self._dead_letters, 0, incoming.key, incoming.value, marks)
+
+    def audit(self, key: bytes, action: Action, marks: Headers) -> OutgoingRecord:
+        """What an operator has ordered, and what came of it."""
+        return OutgoingRecord(self._audit, 0, key, encode(action), marks)
 
     def outcome_value(
         self, request: Request, rejection: Rejection | None, version: int, at_ms: int
@@ -216,6 +234,13 @@ class Outbox:
                 field=rejection.field if rejection else None,
             )
         )
+
+
+def dead_letter(incoming: IncomingRecord, failure: Failure, topic: str) -> OutgoingRecord:
+    """The record as it came, with the cause and the place in headers, for the topic of dead letters."""
+    place = incoming.topic, incoming.partition, incoming.offset
+    marks: Headers = [*letter_marks(incoming.headers, failure, place, incoming.occurred_at_ms)]
+    return OutgoingRecord(topic, 0, incoming.key, incoming.value, marks)
 
 
 def marks_of(request: Request, incoming: Headers) -> Headers:

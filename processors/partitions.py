@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 
 from processors.decider import Decider
 from processors.restore import Restorer
-from processors.state_store import Marker, PartitionState
+from processors.state_store import Marker, PartitionCopy, PartitionState
 from processors.transaction import NextOffsets
 from runtime import kafka, topic_admin
 from runtime.records import OutgoingRecord
@@ -133,6 +133,7 @@ class OwnedPartitions:
             decider.committed(
                 ends.get((self._topics.events(aggregate), partition)),
                 ends.get((self._topics.outcomes(aggregate), partition)),
+                ends.get((self._topics.parked(aggregate), partition)),
             )
 
     def rewind(self) -> None:
@@ -169,7 +170,7 @@ class OwnedPartitions:
         names = [
             name(aggregate)
             for aggregate in sorted(aggregates)
-            for name in (self._topics.events, self._topics.outcomes)
+            for name in (self._topics.events, self._topics.outcomes, self._topics.parked)
         ]
         ids = kafka.until_answered(
             lambda: topic_admin.topic_ids(self._settings, names), COMMITTED_TIMEOUT_S
@@ -180,6 +181,7 @@ class OwnedPartitions:
                 self._directory / f"{aggregate}-{partition}",
                 ids[self._topics.events(aggregate)],
                 ids[self._topics.outcomes(aggregate)],
+                ids[self._topics.parked(aggregate)],
                 self._marker,
             )
             self._stores[topic, partition] = store
@@ -188,11 +190,11 @@ class OwnedPartitions:
     def _pause(self, places: list[Place]) -> None:
         self._consumer.pause([TopicPartition(*place) for place in places])
         self._paused.update(places)
-        copies = {}
+        copies: dict[Place, PartitionCopy] = {}
         for place in places:
-            events, outcomes = self._sources(place)
-            copies[events] = self._stores[place].states
-            copies[outcomes] = self._stores[place].inbox
+            store = self._stores[place]
+            of_place = store.states, store.inbox, store.parked
+            copies.update(zip(self._sources(place), of_place, strict=True))
         self._restorer.drop(list(copies))
         self._restorer.add(copies)
 
@@ -230,7 +232,7 @@ class OwnedPartitions:
         """
         for place in self._without_offset.intersection(ready):
             store = self._stores[place]
-            if not (store.states.empty and store.inbox.empty):
+            if not store.empty:
                 where = f"{place[0]}-{place[1]}"
                 raise self.offsets_lost(where, "the group has no offset, but commands were decided")
 
@@ -238,12 +240,13 @@ class OwnedPartitions:
         return any(self._restorer.is_restoring(*source) for source in self._sources(place))
 
     def _sources(self, place: Place) -> list[Place]:
-        """Where the two copies of a command partition come from: its events and its outcomes."""
+        """Where the copies of a command partition come from: events, outcomes, what is parked."""
         topic, partition = place
         aggregate = self._aggregate(topic)
         return [
             (self._topics.events(aggregate), partition),
             (self._topics.outcomes(aggregate), partition),
+            (self._topics.parked(aggregate), partition),
         ]
 
     def _aggregate(self, commands_topic: str) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from confluent_kafka import Consumer, TopicPartition
 
 from processors.loop import IDLE_POLL_S
-from processors.outbox import Outbox, command_record
+from processors.outbox import command_record, dead_letter
 from processors.slot import Slot
 from processors.transaction import TransactionalWriter, TransactionFailed
 from runtime import kafka, topic_admin
@@ -22,8 +22,9 @@ from runtime.settings import Settings
 from sagas.choreography import EVENTS, Reaction, react
 from schemas import headers
 from schemas.ids import derived_id
+from schemas.letters import Failure
 from schemas.records import EventRecord, decode_event
-from schemas.rejections import Code, Rejection
+from schemas.rejections import Code
 from schemas.topics import SAGA, Topics
 from schemas.upcasting import Reader, UnsupportedVersion
 
@@ -121,8 +122,8 @@ class Reactor:
             logger.error("unreadable event at %s: %s", record.offset, error)
             newer = isinstance(error, UnsupportedVersion)
             code = Code.UNSUPPORTED_SCHEMA_VERSION if newer else Code.MALFORMED
-            rejection = Rejection(code, f"not an event of a saga: {error}")
-            return [Outbox(SAGA, self._topics, record.partition).dead_letter(record, rejection)]
+            failure = Failure(code, f"not an event of a saga: {error}", ROLE, error)
+            return [dead_letter(record, failure, self._topics.dead_letters)]
 
     def _go_back(self, consumer: Consumer) -> None:
         """To the committed offsets; the beginning where there are none."""

@@ -11,7 +11,8 @@ from typing import Final, cast
 import msgspec
 
 from commands.aggregate import Aggregate, Event
-from processors.decider import Case, Decider, Known, Step
+from processors.decider import Decider
+from processors.judge import Case, Draft, Known, Step
 from processors.outbox import Occurrence, command_record
 from processors.state_store import State
 from runtime.records import Headers, OutgoingRecord
@@ -80,10 +81,11 @@ class SagaDecider(Decider):
         """
         self._appointments = [(_appointment.decode(m), k) for k, m in self._store.states.marked()]
         heapq.heapify(self._appointments)
+        super().ready()
 
     def due(self, now_ms: int) -> list[OutgoingRecord]:
-        """A command for each saga whose appointment is due and still stands."""
-        records = []
+        """As ``Decider.due``, and a command for each saga whose appointment is due and still stands."""
+        records = super().due(now_ms)
         while self._appointments and self._appointments[0][0].due_ms <= now_ms:
             appointed, key = heapq.heappop(self._appointments)
             saga: SagaState | None = self._load(key, self._roots).state
@@ -101,32 +103,44 @@ class SagaDecider(Decider):
         self._newest = {}
         return [*records, *super().seal()]
 
-    def committed(self, next_events_offset: int | None, next_outcomes_offset: int | None) -> None:
+    def committed(
+        self,
+        next_events_offset: int | None,
+        next_outcomes_offset: int | None,
+        next_parked_offset: int | None,
+    ) -> None:
         """As ``Decider.committed``; appointments count from here."""
         for key in self._sealed.states:
             saga: SagaState = self._sealed.known[key].state
             if saga.wakes_at_ms is not None:
                 made = Appointment(saga.wakes_at_ms, saga.timer)
                 heapq.heappush(self._appointments, (made, key))
-        super().committed(next_events_offset, next_outcomes_offset)
+        super().committed(next_events_offset, next_outcomes_offset, next_parked_offset)
 
     def discard(self) -> None:
         """As ``Decider.discard``."""
         self._newest = {}
         super().discard()
 
-    def _write(self, case: Case, step: Step, at: Occurrence) -> list[OutgoingRecord]:
+    def _write(self, case: Case, step: Step, at: Occurrence, draft: Draft) -> None:
         saga: SagaState = step.after.root
-        self._open.known[case.key] = Known(at.version, saga)
-        self._newest[case.key] = (step.event, at, saga)
-        records = [self._outbox.history(case.key, step.event, msgspec.Raw(encode(step.event)), at)]
+        draft.known[case.key] = Known(at.version, saga)
+        draft.last = step.event, at, saga
+        data = msgspec.Raw(encode(step.event))
+        draft.records.append(self._outbox.history(case.key, step.event, data, at))
         saga_id = case.request.aggregate_id
         sent = react(saga_id, saga, cast(SagaEvent, step.event))
-        records += [self._send(saga_id, saga, follow_up, at) for follow_up in sent]
+        draft.records += [self._send(saga_id, saga, follow_up, at) for follow_up in sent]
+
+    def _keep(self, case: Case, draft: Draft) -> None:
+        super()._keep(case, draft)
+        if draft.last is None:
+            return
+        _, _, saga = self._newest[case.key] = draft.last
         if saga.status in SETTLED:
-            waiting = self._waiting.pop(case.key, ())
-            records += [self._end(saga_id, saga, place, case.marks) for place in waiting]
-        return records
+            for place in self._waiting.pop(case.key, ()):
+                end = self._end(case.request.aggregate_id, saga, place, case.marks)
+                draft.records.append(end)
 
     def _send(
         self, saga_id: str, saga: SagaState, follow_up: FollowUp, at: Occurrence

@@ -1,9 +1,10 @@
-"""What a processor knows of one partition, on disk: newest state of each aggregate, and who asked
-before.
+"""What a processor knows of one partition, on disk: newest state of each aggregate, who asked before,
+and what waits.
 
-Two RocksDB databases: ``states`` (record key -> newest event record, as it stands on the events
-topic) and ``inbox`` (``aggregate id/command id`` -> outcome record, as it stands on the outcomes
-topic). Both are copies of the topics up to a checkpoint that is written together with the data, so
+Three RocksDB databases: ``states`` (record key -> newest event record, as it stands on the events
+topic), ``inbox`` (``aggregate id/command id`` -> outcome record, as it stands on the outcomes
+topic) and ``parked`` (the commands that wait, as they stand on the parked topic; nearly always empty).
+All are copies of the topics up to a checkpoint that is written together with the data, so
 a crash between a Kafka commit and the write here is mended by reading on from the checkpoint.
 Nothing uncommitted is ever written.
 """
@@ -28,7 +29,7 @@ from rocksdict import (
 from schemas.topics import IDEMPOTENCY_WINDOW_MS, TOMBSTONE_RETENTION_MS
 
 WRITE_BUFFER_BYTES: Final = 8 * 1024 * 1024
-"""Memory of one database before it writes a file; a partition has two databases."""
+"""Memory of one database before it writes a file; a partition has three databases."""
 
 BLOCK_CACHE_BYTES: Final = 128 * 1024 * 1024
 """Shared by all databases of the process."""
@@ -51,6 +52,7 @@ class Copy(Protocol):
     def get(self, key: bytes) -> bytes | None: ...
     def write(self, changes: Mapping[bytes, bytes | None], next_offset: int) -> None: ...
     def marked(self) -> Iterator[tuple[bytes, bytes]]: ...
+    def keys(self) -> Iterator[bytes]: ...
 
 
 class State(Protocol):
@@ -60,6 +62,8 @@ class State(Protocol):
     def states(self) -> Copy: ...
     @property
     def inbox(self) -> Copy: ...
+    @property
+    def parked(self) -> Copy: ...
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -130,6 +134,11 @@ class PartitionCopy:
                 return
             yield key.removeprefix(_MARK), mark
 
+    def keys(self) -> Iterator[bytes]:
+        """All keys, in byte order, of a copy that marks nothing; reads the whole copy."""
+        found = cast(Iterator[bytes], self._db.keys())  # raw mode
+        return (key for key in found if key != _CHECKPOINT_KEY)
+
     def _mark(
         self, batch: WriteBatch, changes: Mapping[bytes, bytes | None], marker: Marker
     ) -> None:
@@ -183,21 +192,29 @@ class PartitionCopy:
 
 
 class PartitionState:
-    """States and inbox of one partition of one aggregate's topics."""
+    """States, inbox and what is parked of one partition of one aggregate's topics."""
 
     def __init__(
         self,
         directory: Path,
         events_topic_id: str,
         outcomes_topic_id: str,
+        parked_topic_id: str,
         marker: Marker | None = None,
     ) -> None:
         self.states = PartitionCopy(directory / "states", events_topic_id, marker=marker)
         self.inbox = PartitionCopy(
             directory / "inbox", outcomes_topic_id, ttl_ms=IDEMPOTENCY_WINDOW_MS
         )
+        self.parked = PartitionCopy(directory / "parked", parked_topic_id)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was ever committed, as far as it still stands."""
+        return self.states.empty and self.inbox.empty and self.parked.empty
 
     def close(self) -> None:
         """Releases the files for another process."""
         self.states.close()
         self.inbox.close()
+        self.parked.close()

@@ -6,7 +6,6 @@ offset in the headers tell.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,15 +14,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from readmodels.records import Unreadable
-from schemas import headers
+from schemas.letters import Failure, letter_marks
 from schemas.topics import MAX_RECORD_BYTES
 
-MESSAGE_LIMIT: Final = 1_000
-STACKTRACE_LIMIT: Final = 8_000
 ROOM_FOR_HEADERS: Final = 64 * 1024
 REQUEST_TIMEOUT_MS: Final = 15_000
-
-_CLIP: Final = b"..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +31,9 @@ class DeadLetter:
     def headers(self) -> list[tuple[str, bytes]]:
         """What was on the record, then the cause under names of our own."""
         record, cause = self.record, self.cause
-        text = "".join(traceback.format_exception(cause))
         place = record.topic, record.partition, record.offset
-        added = headers.failed_at(cause.code, str(cause), cause.stage, place, record.timestamp)
-        cut = [(name, _clip(value, MESSAGE_LIMIT)) for name, value in added.items()]
-        original: Sequence[tuple[str, bytes]] = record.headers
-        return [*original, *cut, (headers.ERROR_STACKTRACE, _clip(text, STACKTRACE_LIMIT))]
+        failure = Failure(cause.code, str(cause), cause.stage, cause)
+        return letter_marks(record.headers, failure, place, record.timestamp)
 
 
 class DeadLetters:
@@ -89,8 +81,3 @@ class DeadLetters:
                 raise
             self._producer = producer
         return self._producer
-
-
-def _clip(text: str, limit: int) -> bytes:
-    data = text.encode("utf-8", "backslashreplace")
-    return data if len(data) <= limit else data[:limit].decode("utf-8", "ignore").encode() + _CLIP

@@ -25,6 +25,7 @@ from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas import headers
 from schemas.ids import end_key, reply_key
+from schemas.parking import ParkedNotice, decode_notice, put_off_by
 from schemas.records import (
     FIRST_VERSION,
     MAX_COMMAND_BYTES,
@@ -55,6 +56,23 @@ class OutcomeTimeout(TimeoutError):
             "processor is running (`orderflow doctor`)."
         )
         self.command_id = command_id
+
+
+class CommandParked(OutcomeTimeout):
+    """There is no outcome yet, and no waiting brings one: the command, or one before it of its aggregate,
+    could not be judged and waits for an operator (`orderflow dead-letters list`).
+
+    Send it again with the same id, later, to get its outcome.
+    """
+
+    def __init__(self, notice: ParkedNotice) -> None:
+        TimeoutError.__init__(
+            self,
+            f"no outcome of command {notice.command_id} yet: {notice.message}. See `orderflow dead-letters "
+            "list`; when it is settled, send the command again with the same id to get its outcome.",
+        )
+        self.command_id = notice.command_id
+        self.notice = notice
 
 
 class NotDelivered(RuntimeError):
@@ -148,7 +166,7 @@ class CommandClient:
         self._produce(command, command.value(), [], self._note_failure)
 
     def submit(self, command: OutgoingCommand) -> Future[Outcome]:
-        """Sends a command; the future gives its outcome, or raises NotDelivered."""
+        """Sends a command; the future gives its outcome, or raises NotDelivered or CommandParked."""
         value = command.value()
         replies = self._reply_reader()
         key = _reply_key(command)
@@ -167,7 +185,9 @@ class CommandClient:
         return future
 
     def execute(self, command: OutgoingCommand, timeout: float = DEFAULT_TIMEOUT_S) -> Outcome:
-        """Sends a command and returns its outcome. Raises OutcomeTimeout, NotDelivered, CommandTooLarge."""
+        """Sends a command and returns its outcome. Raises OutcomeTimeout, of which CommandParked is one,
+        NotDelivered and CommandTooLarge.
+        """
         future = self.submit(command)
         try:
             return future.result(timeout)
@@ -310,6 +330,11 @@ class _Replies:
     def _complete(self, message: Message) -> None:
         key, value = message.key(), message.value()
         if key is None or value is None:
+            return
+        put_off = put_off_by(key)
+        if put_off is not None:
+            # Decoded whosever it is: there are few.
+            self.fail(put_off, CommandParked(decode_notice(value)))
             return
         with self._lock:
             found = self._waiting.pop(key, None)

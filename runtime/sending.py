@@ -6,7 +6,6 @@ The invariant: an ``await`` that returns is a record on the broker's disk.
 import asyncio
 import logging
 import threading
-import traceback
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -15,14 +14,13 @@ from runtime import kafka
 from runtime.records import Headers, IncomingRecord
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
-from schemas import headers
+from schemas.letters import Failure, letter_marks
 
 logger = logging.getLogger(__name__)
 
 POLL_S: Final = 0.1
 FLUSH_S: Final = 5.0
 RETRY_S: Final = 1.0
-MESSAGE_LIMIT: Final = 1_000
 
 
 class SureProducer:
@@ -54,16 +52,9 @@ class SureProducer:
 
     async def dead_letter(self, source: IncomingRecord, code: str, cause: Exception) -> None:
         """A record as it came, with the cause and the place in headers."""
-        trace = "".join(traceback.format_exception(cause))
-        message = str(cause).encode("utf-8", "backslashreplace")[:MESSAGE_LIMIT]
+        failure = Failure(code, str(cause), self._stage, cause)
         place = source.topic, source.partition, source.offset
-        short = message.decode("utf-8", "ignore")
-        failed = headers.failed_at(code, short, self._stage, place, source.occurred_at_ms)
-        marks: Headers = [
-            *source.headers,
-            *((name, text.encode()) for name, text in failed.items()),
-            (headers.ERROR_STACKTRACE, trace.encode("utf-8", "backslashreplace")),
-        ]
+        marks: Headers = [*letter_marks(source.headers, failure, place, source.occurred_at_ms)]
         await self.send(self._dead_letters, source.key, source.value, marks)
 
     def close(self) -> None:

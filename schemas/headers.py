@@ -37,27 +37,17 @@ ERROR_PARTITION: Final = "orderflow.errors.partition"
 ERROR_OFFSET: Final = "orderflow.errors.offset"
 ERROR_TIMESTAMP: Final = "orderflow.errors.timestamp"
 ERROR_STACKTRACE: Final = "orderflow.errors.stacktrace"
+ERROR_EXCEPTION: Final = "orderflow.errors.exception"
+"""Class of the exception, where there was one."""
+
+ERROR_ATTEMPT: Final = "orderflow.errors.attempt"
+"""How often the record was tried, from 1."""
+
+ERROR_HOLDS_KEY: Final = "orderflow.errors.holds-key"
+"""``true`` where what comes after the record under its key waits until it is retried, edited or discarded."""
 
 Marks = list[tuple[str, str | bytes | None]]
 """As the Kafka client takes and gives them."""
-
-
-def failed_at(
-    code: str, message: str, stage: str, place: tuple[str, int, int], at_ms: int
-) -> dict[str, str]:
-    """What a dead letter says of the failure. ``place``: topic, partition and offset of the record;
-    ``at_ms``: its time.
-    """
-    topic, partition, offset = place
-    return {
-        ERROR_CODE: code,
-        ERROR_MESSAGE: message,
-        ERROR_STAGE: stage,
-        ERROR_TOPIC: topic,
-        ERROR_PARTITION: str(partition),
-        ERROR_OFFSET: str(offset),
-        ERROR_TIMESTAMP: str(at_ms),
-    }
 
 
 def following(event_id: str, marks: Marks, *also: str) -> Marks:

@@ -21,7 +21,9 @@ class Code(StrEnum):
     WRONG_PARTITION = "wrong_partition"  # the producer does not use Kafka's murmur2 partitioner
     COMMAND_ID_REUSED = "command_id_reused"  # the same id came before with another payload
     VERSION_CONFLICT = "version_conflict"  # expected_version is not the current one
-    INTERNAL_ERROR = "internal_error"  # a bug of ours: the command stands in the dead letters
+    INTERNAL_ERROR = "internal_error"  # a bug of ours; of a parked command's retry: it failed again
+    DISCARDED = "discarded"  # it could not be judged, and an operator has given it up
+    NOT_PARKED = "not_parked"  # the record that an operator names does not hold this key
 
     USER_ALREADY_REGISTERED = "user_already_registered"
     USER_NOT_FOUND = "user_not_found"

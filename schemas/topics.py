@@ -1,6 +1,6 @@
 """Every topic, as data: its name, how many partitions, and why it is configured as it is.
 
-``commands``, ``events``, ``history`` and ``outcomes`` of one aggregate have the same number of
+``commands``, ``events``, ``history``, ``outcomes`` and ``parked`` of one aggregate have the same number of
 partitions: record *n* of each lies on the partition of its aggregate, and one processor owns them
 together.
 """
@@ -91,6 +91,10 @@ class Topics:
         """
         return f"{self.prefix}.{aggregate}.outcomes"
 
+    def parked(self, aggregate: str) -> str:
+        """Compacted: commands that could not be judged, and those behind them; see schemas/parking.py."""
+        return f"{self.prefix}.{aggregate}.parked"
+
     @property
     def replies(self) -> str:
         """Copies of outcomes for senders that wait, on the partition each of them asked for."""
@@ -106,6 +110,11 @@ class Topics:
         """What could not be handled, bytes untouched, cause in headers."""
         return f"{self.prefix}.dead-letters"
 
+    @property
+    def audit(self) -> str:
+        """What operators did about dead letters, for ever."""
+        return f"{self.prefix}.audit"
+
     def specs(self) -> Iterator[TopicSpec]:
         """All topics, in a stable order."""
         for aggregate in AGGREGATES:
@@ -115,6 +124,8 @@ class Topics:
             yield TopicSpec(
                 self.outcomes(aggregate), self.partitions, _expires(IDEMPOTENCY_WINDOW_MS)
             )
+            yield TopicSpec(self.parked(aggregate), self.partitions, _COMPACTED)
         yield TopicSpec(self.replies, self.reply_partitions, _expires(_HOUR_MS))
         yield TopicSpec(self.webhook_deliveries, self.partitions, _expires(DELIVERIES_RETENTION_MS))
         yield TopicSpec(self.dead_letters, 1, _FOR_EVER)
+        yield TopicSpec(self.audit, 1, _FOR_EVER)

@@ -22,10 +22,11 @@ from orderflow.bus.calls import Middleware
 from orderflow.memory_pipeline import TOPICS, MemoryPipeline
 from readmodels.memory import AsyncMemoryRedis, MemoryProjector, MemoryRedis
 from readmodels.queries import AsyncAsking
-from runtime.client import OutgoingCommand
+from runtime.client import CommandParked, OutgoingCommand
 from runtime.records import OutgoingRecord
 from schemas import headers
 from schemas.ids import end_key, reply_key
+from schemas.parking import decode_notice, put_off_by
 from schemas.records import Outcome, decode_outcome
 from schemas.saga import SagaEnd
 from schemas.topics import AGGREGATES
@@ -106,7 +107,12 @@ class InProcess:
     def _hear(self, record: OutgoingRecord) -> None:
         if record.topic != TOPICS.replies or record.key is None or record.value is None:
             return
-        future, decode = self._waiting.pop(record.key, (None, None))
+        put_off = put_off_by(record.key)
+        future, decode = self._waiting.pop(put_off or record.key, (None, None))
+        if put_off is not None:
+            if future is not None and future.set_running_or_notify_cancel():
+                future.set_exception(CommandParked(decode_notice(record.value)))
+            return
         if future is not None and decode is not None and future.set_running_or_notify_cancel():
             future.set_result(decode(record.value))
 

@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from orderflow.cli import (
     consistency,
+    dead_letters,
     demo,
     doctor,
     history,
@@ -68,6 +69,7 @@ app.command("history", rich_help_panel="Operate")(history.history)
 app.add_typer(sagas.app, name="sagas", rich_help_panel="Operate")
 app.add_typer(sync.app, name="sync", rich_help_panel="Operate")
 app.add_typer(webhook_deliveries.app, name="webhooks", rich_help_panel="Operate")
+app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Operate")
 app.command("rebuild", rich_help_panel="Operate")(rebuild.rebuild)
 app.command("consistency", rich_help_panel="Operate")(consistency.consistency)
 app.command("verify", rich_help_panel="Operate")(verify.verify)

@@ -14,6 +14,7 @@ from rich.text import Text
 from orderflow.cli.context import settings as read_settings
 from orderflow.cli.exits import Exit, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, print_json, table
+from orderflow.dead_letters import Desk
 from orderflow.lag import LagMeter
 from orderflow.servers import ServersNotFound, check_kafka, check_redis, located, wants_embedded
 from runtime import topic_admin
@@ -85,6 +86,7 @@ def _examine(settings: Settings) -> Iterator[Finding]:
     yield topics
     if topics.mark is Mark.OK:
         yield from _webhooks(found)
+        yield _dead_letters(found)
     if topics.mark is Mark.OK and redis_found.mark is Mark.OK:
         yield from _lags(found)
 
@@ -159,6 +161,14 @@ def _webhooks(settings: Settings) -> Iterator[Finding]:
         yield Finding("webhooks", Mark.NOTE, text, "`orderflow webhooks list` says why")
     elif there:
         yield Finding("webhooks", Mark.OK, f"{len(there)}, all active")
+def _dead_letters(settings: Settings) -> Finding:
+    """What stands open: nothing is lost, but somebody has to look."""
+    found = [letter for letter in Desk(settings).letters() if letter.open]
+    if not found:
+        return Finding("dead letters", Mark.OK, "none open")
+    waiting = sum(letter.waiting for letter in found)
+    text = f"{len(found):,} open, {waiting:,} records wait behind them"
+    return Finding("dead letters", Mark.NOTE, text, "`orderflow dead-letters list`")
 
 
 def _lags(settings: Settings) -> Iterator[Finding]:

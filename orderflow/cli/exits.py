@@ -23,13 +23,14 @@ from eventstore import (
     VersionNotFound,
 )
 from orderflow.cli.output import errors
+from orderflow.dead_letters import LetterNotFound, LetterRefused
 from orderflow.servers import ServersNotFound
 from orderflow.shop.retail_file import NotOnlineRetail
 from readmodels import RebuildFailed, RebuildRunning
 from readmodels.filling import MemoryLost, Stalled
 from readmodels.generations import LockLost
 from readmodels.mending import Restless
-from runtime.client import CommandTooLarge, NotDelivered, OutcomeTimeout
+from runtime.client import CommandParked, CommandTooLarge, NotDelivered, OutcomeTimeout
 from runtime.embedded import EmbeddedServerError
 from runtime.kafka import KafkaNotConfigured
 from runtime.redis import RedisNotConfigured
@@ -100,6 +101,8 @@ EXPECTED: Final = (
     OutcomeTimeout,
     NotDelivered,
     CommandTooLarge,
+    LetterNotFound,
+    LetterRefused,
     NotOnlineRetail,
     TargetUnfit,
     FileNotFoundError,
@@ -146,6 +149,12 @@ def explain(error: BaseException) -> Failure:
             return Failure(Exit.UNFIT, str(error), "`orderflow topics diff` shows each difference.")
         case TargetUnfit():
             return Failure(Exit.UNFIT, str(error), "docs/SYNC_SQL.md has what a target has to be.")
+        case LetterNotFound() | LetterRefused():
+            return Failure(Exit.NO, str(error), "`orderflow dead-letters list` shows what is open.")
+        case CommandParked():
+            return Failure(
+                Exit.TIMEOUT, str(error), "`orderflow dead-letters list` shows what holds it."
+            )
         case OutcomeTimeout() | TimeoutError():
             return Failure(Exit.TIMEOUT, str(error), _DOCTOR)
         case NotDelivered():

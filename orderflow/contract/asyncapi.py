@@ -13,13 +13,15 @@ from typing import Any, Final
 import yaml
 
 from commands.aggregate import Aggregate
+from commands.parking import ORDERS
 from orderflow.contract.golden import HEADERS
 from orderflow.contract.header_schemas import Schema
-from orderflow.contract.messages import RECORDS
+from orderflow.contract.messages import PARKING, RECORDS
 from orderflow.reference import sentence
 from runtime.settings import Settings
 from sagas import AGGREGATES, by_name
 from schemas.ids import ID_PATTERN, MAX_ID_LENGTH
+from schemas.parking import Action, Parked, ParkedNotice
 from schemas.records import Outcome
 from schemas.saga import SagaEnd
 from schemas.topics import SAGA, Topics, TopicSpec
@@ -33,6 +35,16 @@ _PREFIX: Final = "{prefix}"
 _NUMBERS: Final = re.compile(r"-?[0-9]+")
 _ID: Final[Schema] = {"type": "string", "pattern": ID_PATTERN, "maxLength": MAX_ID_LENGTH}
 
+_SHARED: Final = {
+    Outcome: "outcome",
+    SagaEnd: "saga_end",
+    Delivery: "delivery",
+    ParkedNotice: "parking/parked_notice",
+    Parked: "parking/parked",
+    Action: "parking/action",
+}
+"""Messages that belong to no one aggregate, and their files."""
+
 Golden = Mapping[str, Any]
 """Path of a message -> its newest golden record."""
 
@@ -43,6 +55,8 @@ _ABOUT: Final = {
     "outcomes": "What became of each command of the aggregate `{0}`; key: its id, `/`, command id.",
     "replies": "Outcomes again, for senders that wait, on the partition that each of them asked for.",
     "webhook-deliveries": "What became of each delivery to a webhook; key: the webhook's id.",
+    "parked": "Commands of the aggregate `{0}` that wait: one could not be judged; key: its id, `/`, offset.",
+    "audit": "What operators did about records that could not be handled, for ever.",
     "dead-letters": "What could not be read or handled, bytes untouched; the cause is in the headers.",
 }
 
@@ -139,7 +153,11 @@ def _on(found: Mapping[str, Schema]) -> dict[str, list[str]]:
             on.setdefault(channel, []).append(name)
     for aggregate in AGGREGATES:
         on[f"{aggregate.name}.outcomes"] = ["Outcome"]
-    on["replies"] = ["Outcome", "SagaEnd"]
+        on[f"{aggregate.name}.parked"] = ["Parked"]
+        orders = on.setdefault(f"{aggregate.name}.commands", [])
+        orders += [order.__name__ for order in ORDERS]
+    on["replies"] = ["Outcome", "SagaEnd", "ParkedNotice"]
+    on["audit"] = ["Action"]
     on["webhook-deliveries"] = ["Delivery"]
     return on
 
@@ -148,10 +166,13 @@ def _messages(golden: Golden) -> Iterator[tuple[str, Schema]]:
     for aggregate in AGGREGATES:
         yield from _commands(aggregate, golden)
         yield from _events(aggregate, golden)
-    for reply in (Outcome, SagaEnd, Delivery):
-        path = {"Outcome": "outcome", "SagaEnd": "saga_end", "Delivery": "delivery"}[reply.__name__]
+    for reply, path in _SHARED.items():
         record = golden[f"{RECORDS}/{reply.__name__}.v1"]
         yield reply.__name__, _message(reply, f"json/{path}.json", "written", record, _key())
+    for order in ORDERS:
+        record = golden[f"{PARKING}/{order.__name__}.v{version_of(order)}"]
+        file = f"json/parking/commands/{order.__name__}.json"
+        yield order.__name__, _message(order, file, "command", record, _key(_ID))
     letter = golden[f"{RECORDS}/DeadLetter.v1"]
     yield (
         "dead-letters.DeadLetter",

@@ -20,7 +20,7 @@ _SAYS_NOTHING: Final = frozenset({"title", "description", "examples", "$schema",
 _KNOWN: Final = _SAYS_NOTHING | {
     *("$ref", "$defs", "anyOf", "type", "enum", "const", "default"),
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
-    *("pattern", "minLength", "maxLength", "not"),
+    *("pattern", "minLength", "maxLength", "not", "contentEncoding"),
     *("items", "prefixItems", "minItems", "maxItems"),
     *("properties", "required", "additionalProperties"),
 }
@@ -30,6 +30,7 @@ _LIMITS: Final = (
     *_LOWER,
     *_UPPER,
     "pattern",
+    "contentEncoding",
     "not",
     "items",
     "prefixItems",

@@ -17,6 +17,7 @@ from orderflow.contract.messages import RECORDS, Kind, Message, current
 from orderflow.contract.revisions import message_in, next_revision, revisions
 from orderflow.contract.specimens import NOON_MS, specimen
 from processors.edge import Request
+from processors.judge import failed
 from processors.outbox import Occurrence, Outbox, command_record
 from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from sagas import AGGREGATES
@@ -128,7 +129,7 @@ def _dead_letter() -> OutgoingRecord:
         [(headers.CORRELATION_ID, b"checkout-7")],
     )
     rejection = Rejection(Code.MALFORMED, "not a command: Input data was truncated")
-    return _outbox("order").dead_letter(came, rejection)
+    return _outbox("order").dead_letter(came, failed(rejection))
 
 
 def _outbox(owner: str) -> Outbox:

@@ -25,6 +25,8 @@ _SHAPES: Final[dict[str, Schema]] = {
     headers.ERROR_PARTITION: _NUMBER,
     headers.ERROR_OFFSET: _NUMBER,
     headers.ERROR_TIMESTAMP: _NUMBER,
+    headers.ERROR_ATTEMPT: _NUMBER,
+    headers.ERROR_HOLDS_KEY: {"const": "true"},
 }
 """Of those that are more than text."""
 
@@ -57,7 +59,12 @@ def header_schemas() -> dict[str, Schema]:
         "dead-letter": _headers(
             "Headers of a dead letter: those that came with the record, then what is wrong with it.",
             _FAILED,
-            (headers.ERROR_STACKTRACE,),
+            (
+                headers.ERROR_ATTEMPT,
+                headers.ERROR_HOLDS_KEY,
+                headers.ERROR_EXCEPTION,
+                headers.ERROR_STACKTRACE,
+            ),
         ),
     }
 

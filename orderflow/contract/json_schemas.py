@@ -9,10 +9,12 @@ from typing import Any, Final
 import msgspec
 
 from commands.aggregate import Aggregate, Command, OldForm
+from commands.parking import ORDERS
 from orderflow.contract.header_schemas import header_schemas
 from orderflow.reference import sentence
 from sagas import AGGREGATES
 from schemas.ids import ID_PATTERN, MAX_ID_LENGTH
+from schemas.parking import Action, Parked, ParkedNotice
 from schemas.records import FIRST_VERSION, CommandRecord, EventRecord, Outcome
 from schemas.saga import SagaEnd
 from schemas.upcasting import upcasters_of, version_of
@@ -49,6 +51,12 @@ def _schemas() -> Iterator[tuple[str, Schema]]:
     yield _named("outcome", reply_schema(Outcome))
     yield _named("saga_end", reply_schema(SagaEnd))
     yield _named("delivery", reply_schema(Delivery))
+    for order in ORDERS:
+        name = order.__name__
+        yield _named(f"parking/commands/{name}", command_schema(order, name, version_of(order)))
+    yield _named("parking/parked_notice", reply_schema(ParkedNotice))
+    yield _named("parking/parked", reply_schema(Parked))
+    yield _named("parking/action", reply_schema(Action))
     for name, schema in header_schemas().items():
         yield _named(f"headers/{name}", schema)
 

@@ -11,8 +11,10 @@ from typing import Any, Final
 from msgspec.json import schema_components
 
 from commands.aggregate import Command
+from commands.parking import ORDERS
 from orderflow.contract.json_schemas import Schema, envelope_schema, old_forms
 from sagas import AGGREGATES
+from schemas.parking import Action, Parked, ParkedNotice
 from schemas.records import CommandRecord, EventRecord, Outcome
 from schemas.saga import SagaEnd
 from schemas.upcasting import version_of
@@ -20,6 +22,10 @@ from schemas.webhook import Delivery
 
 RECORDS: Final = "records"
 """The owner of what belongs to no one aggregate."""
+
+
+PARKING: Final = "parking"
+"""The owner of what every aggregate takes about a command that could not be judged."""
 
 
 class Kind(StrEnum):
@@ -82,7 +88,9 @@ def _messages() -> Iterator[Message]:
         yield _message(name, Kind.STATE, aggregate.root_type)
         if aggregate.part_type is not None:
             yield _message(name, Kind.STATE, aggregate.part_type)
-    for reply in (Outcome, SagaEnd, Delivery):
+    for order in ORDERS:
+        yield _message(PARKING, Kind.COMMAND, order)
+    for reply in (Outcome, SagaEnd, Delivery, ParkedNotice, Parked, Action):
         yield _message(RECORDS, Kind.REPLY, reply)
     for envelope in (CommandRecord, EventRecord):
         yield _message(RECORDS, Kind.ENVELOPE, envelope)

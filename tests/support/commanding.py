@@ -22,6 +22,15 @@ def command(
     )
 
 
+def parking_order(
+    aggregate: str, aggregate_id: str, kind: str, offset: int, **data: object
+) -> OutgoingCommand:
+    """What an operator orders about a command that could not be judged."""
+    data = {"by": "ann", "offset": offset, **data}
+    order_id = uuid.uuid4().hex
+    return OutgoingCommand(aggregate, aggregate_id, kind, json.dumps(data).encode(), order_id)
+
+
 def eventually(condition: Callable[[], object], timeout: float = 30.0, every: float = 0.05) -> None:
     """Waits until the condition is truthy; fails the test otherwise."""
     deadline = time.monotonic() + timeout

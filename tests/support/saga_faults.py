@@ -1,4 +1,4 @@
-"""Orders of one saga in the world of tests/support/world.py while something is down or has a bug."""
+"""Orders of one saga in the world of tests/support/world.py while something is down or refuses in passing."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def reserved(world: World) -> dict[str, int]:
 
 
 def failing(kind: str, token: str = "tok_approve") -> World:
-    """An order of one A, while the handler of this command has a bug."""
+    """An order of one A, while this command is refused in passing."""
     world = shop()
-    world.broken = {kind}
+    world.refusing = {kind}
     world.place("o-1", **order(token, A=1))
     settle(world)
     return world

@@ -15,7 +15,9 @@ from orderflow.memory_pipeline import TOPICS, MemoryPipeline, Place
 from orderflow.placing import order_command
 from processors.reactor import reactions
 from runtime.records import IncomingRecord, OutgoingRecord
+from schemas.rejections import Code, Rejection
 from schemas.topics import SAGA
+from tests.support.commanding import parking_order
 
 __all__ = ["TOPICS", "Place", "World"]
 
@@ -24,10 +26,11 @@ NOON_MS = 1_700_000_000_000
 
 @dataclass
 class World(MemoryPipeline):
-    """``broken``: types of the commands whose handlers raise."""
+    """``broken``: types of the commands whose handlers raise; ``refusing``: that are refused in passing."""
 
     now_ms: int = NOON_MS
     broken: set[str] = field(default_factory=set)
+    refusing: set[str] = field(default_factory=set)
 
     def aggregate(self, name: str) -> Aggregate:
         aggregate = super().aggregate(name)
@@ -35,9 +38,16 @@ class World(MemoryPipeline):
         def decide(loaded: Loaded, command: Any) -> Decision:
             if type(command).__name__ in self.broken:
                 raise ZeroDivisionError("a bug")
+            if type(command).__name__ in self.refusing:
+                return Rejection(Code.INTERNAL_ERROR, "not now")
             return aggregate.decide(loaded, command)
 
         return replace(aggregate, decide=decide)
+
+    def settle_held(self, kind: str = "RetryParked") -> None:
+        """An operator orders this about every command that holds a key now."""
+        for held in self.held():
+            self.send(parking_order(held.aggregate, held.aggregate_id, kind, held.offset))
 
     def place(self, order_id: str, **order: Any) -> None:
         """A client places an order."""
@@ -51,7 +61,7 @@ class World(MemoryPipeline):
         """
         name, taken = places[0][0], self._take(places)
         records = self._decided(name, taken)
-        self.deciders[name].committed(1, 1)
+        self.deciders[name].committed(1, 1, 1)
         self.route(records)
         if twice:
             self._put_back(places, taken)
@@ -130,7 +140,10 @@ class World(MemoryPipeline):
 
     def _decided(self, name: str, taken: list[IncomingRecord]) -> list[OutgoingRecord]:
         decider = self.deciders[name]
-        return [*(one for record in taken for one in decider.decide(record)), *decider.seal()]
+        decided = [one for record in taken for one in decider.decide(record)]
+        while decider.moving:
+            decided += decider.due(self.now_ms)
+        return [*decided, *decider.seal()]
 
     def _rewind(self, name: str) -> None:
         self.deciders[name].discard()

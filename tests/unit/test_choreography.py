@@ -132,11 +132,11 @@ def test_a_part_that_was_done_in_silence_is_taken_back() -> None:
 
 def test_a_part_that_an_operator_puts_right_ends_the_order_too() -> None:
     world = shop()
-    world.broken = {"ReleaseReservation"}
+    world.refusing = {"ReleaseReservation"}
     drain(choreographed(world, **order("tok_decline")))
     needs = SagaStatus.NEEDS_OPERATOR
     assert (world.saga("o-1").status, world.saga("o-1:inventory").status) == (needs, needs)
-    world.broken = set()
+    world.refusing = set()
     world.send(command("o-1:inventory", "RetrySaga", by="ann"))
     drain(world)
     assert ends(world) == {"": U, ":user": C, ":inventory": U, ":payment": F}
@@ -145,9 +145,9 @@ def test_a_part_that_an_operator_puts_right_ends_the_order_too() -> None:
 
 def test_an_order_that_is_tried_again_hears_of_its_parts_in_any_order() -> None:
     world = shop()
-    world.broken = {"CreateOrder", "RequestRefund", "ReleaseReservation"}
+    world.refusing = {"CreateOrder", "RequestRefund", "ReleaseReservation"}
     drain(choreographed(world, **order()))
-    world.broken = set()
+    world.refusing = set()
     for saga_id in ("o-1", "o-1:inventory", "o-1:payment"):
         world.send(command(saga_id, "RetrySaga", by="ann"))
         settle(world)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ TOPICS = Topics("t", partitions=1)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[PartitionState]:
-    found = PartitionState(tmp_path, "events-id", "outcomes-id")
+    found = PartitionState(tmp_path, "events-id", "outcomes-id", "parked-id")
     yield found
     found.close()
 
@@ -80,11 +81,11 @@ def test_what_is_being_committed_counts_for_what_is_decided_meanwhile(
     one.seal()
     assert outcome_in(one.decide(incoming("ada", register("c2")))).version == 1
     assert one.decide(incoming("ada", register("c1"))) == []  # the same command again: nobody waits
-    one.committed(5, 9)
+    one.committed(5, 9, None)
     assert store.inbox.get(b"ada/c1") is not None
     assert store.inbox.get(b"ada/c2") is None
     one.seal()
-    one.committed(None, 11)
+    one.committed(None, 11, None)
     assert store.inbox.get(b"ada/c2") is not None
 
 
@@ -104,27 +105,48 @@ def test_what_was_committed_is_known_to_the_next_process(store: PartitionState) 
     one = decider(store)
     first = one.decide(incoming("ada", register("c1"), (headers.REPLY_PARTITION, b"3")))
     one.seal()
-    one.committed(5, 9)
+    one.committed(5, 9, None)
     assert (store.states.next_offset, store.inbox.next_offset) == (5, 9)
     again = decider(store).decide(incoming("ada", register("c1"), (headers.REPLY_PARTITION, b"4")))
     assert [(r.topic, r.partition) for r in again] == [("t.replies", 4)]
     assert again[0].value == first[-1].value
 
 
-def test_a_handlers_bug_is_a_refusal_and_a_dead_letter_with_its_cause(
-    store: PartitionState,
-) -> None:
+def test_what_a_handlers_bug_has_parked_is_known_to_the_next_process(store: PartitionState) -> None:
     def broken(*_: object) -> NoReturn:
         raise ZeroDivisionError("a bug")
 
     one = decider(store, replace(by_name["user"], decide=broken))
-    letter, *rest = one.decide(incoming("ada", register("c1")))
-    assert outcome_in(rest).code is Code.INTERNAL_ERROR
+    letter, parked = one.decide(incoming("ada", register("c1")))
+    assert (letter.topic, parked.topic) == ("t.dead-letters", "t.user.parked")
+    one.seal()
+    one.committed(None, None, 2)
+    assert store.parked.next_offset == 2
+    another = decider(store)
+    another.ready()
+    (waits,) = another.decide(msgspec.structs.replace(incoming("ada", register("c2")), offset=8))
+    assert waits.topic == "t.user.parked"
+    assert outcome_in(another.decide(incoming("bob", register("c3")))).accepted
+
+
+def test_a_state_that_cannot_be_read_parks_the_command_and_stops_nobody(
+    store: PartitionState,
+) -> None:
+    store.states.write({b"ada": b"no event"}, 1)
+    one = decider(store)
+    letter, _ = one.decide(incoming("ada", register("c1")))
     assert letter.topic == "t.dead-letters"
-    assert letter.value == register("c1").encode()
-    marks = dict(letter.headers)
-    assert b"ZeroDivisionError: a bug" in (marks[headers.ERROR_STACKTRACE] or b"")
-    assert marks[headers.ERROR_OFFSET] == b"7"
+    assert outcome_in(one.decide(incoming("bob", register("c2")))).accepted
+
+
+def test_what_is_parked_in_a_failed_transaction_is_forgotten(store: PartitionState) -> None:
+    store.states.write({b"ada": b"no event"}, 1)
+    one = decider(store)
+    one.decide(incoming("ada", register("c1")))
+    one.discard()
+    one.ready()
+    letter, parked = one.decide(incoming("ada", register("c1")))
+    assert (letter.topic, parked.topic) == ("t.dead-letters", "t.user.parked")
 
 
 @pytest.mark.parametrize("partition", [b"16", b"-1", b"x", b""])
@@ -142,7 +164,7 @@ def test_a_reply_partition_that_does_not_exist_is_ignored(
 def test_whatever_bytes_come_in_are_answered_or_kept(
     tmp_path_factory: pytest.TempPathFactory, key: bytes | None, value: bytes | None
 ) -> None:
-    store = PartitionState(tmp_path_factory.mktemp("any"), "events-id", "outcomes-id")
+    store = PartitionState(tmp_path_factory.mktemp("any"), "events-id", "outcomes-id", "parked-id")
     try:
         records = decider(store).decide(IncomingRecord("t", 0, 0, 0, key, value, []))
     finally:
@@ -154,12 +176,12 @@ def test_whatever_bytes_come_in_are_answered_or_kept(
 
 
 def test_a_copy_of_another_topic_or_of_long_ago_is_not_trusted(tmp_path: Path) -> None:
-    first = PartitionState(tmp_path, "events-id", "outcomes-id")
+    first = PartitionState(tmp_path, "events-id", "outcomes-id", "parked-id")
     first.states.write({b"ada": b"{}"}, 3)
     first.close()
-    second = PartitionState(tmp_path, "events-id", "outcomes-id")
+    second = PartitionState(tmp_path, "events-id", "outcomes-id", "parked-id")
     assert (second.states.get(b"ada"), second.states.next_offset) == (b"{}", 3)
     second.close()
-    other = PartitionState(tmp_path, "made-anew", "outcomes-id")
+    other = PartitionState(tmp_path, "made-anew", "outcomes-id", "parked-id")
     assert (other.states.get(b"ada"), other.states.next_offset) == (None, None)
     other.close()

@@ -12,6 +12,7 @@ import pytest
 
 from commands import by_name
 from commands.inventory import AdjustStock, RegisterItem
+from commands.parking import ORDERS
 from commands.payment import FailPayment, RequestPayment, RequestRefund
 from commands.stream import AppendEvents, NewEvent
 from commands.user import DeactivateUser, RegisterUser
@@ -36,6 +37,7 @@ from processors.state_store import PartitionState
 from runtime.records import IncomingRecord, OutgoingRecord
 from sagas import AGGREGATES
 from sagas import by_name as aggregate_of
+from schemas import headers
 from schemas.ids import is_part_key
 from schemas.rejections import Code
 from schemas.saga import (
@@ -49,7 +51,7 @@ from schemas.saga import (
 )
 from schemas.topics import Topics
 from tests.support import commanding
-from tests.support.saga_stories import STORIES, drain, order, shop
+from tests.support.saga_stories import STORIES, drain, order, settle, shop
 from tests.support.world import TOPICS as WORLD_TOPICS
 from tests.support.world import World
 
@@ -119,6 +121,8 @@ def test_every_message_has_its_file() -> None:
     messages |= {
         f"headers/{kind}.json" for kind in ("command", "written", "tombstone", "dead-letter")
     }
+    messages |= {f"parking/commands/{order.__name__}.json" for order in ORDERS}
+    messages |= {f"parking/{name}.json" for name in ("parked", "parked_notice", "action")}
     for aggregate in AGGREGATES:
         messages |= {f"{aggregate.name}/commands/{c.__name__}.json" for c in aggregate.commands}
         for topic in ("events", "history"):
@@ -145,7 +149,7 @@ def test_everything_a_processor_writes_fits_its_schema(tmp_path: Path) -> None:
         path = schema_path(record)
         CHECKED[path].validate(json.loads(record.value))
         seen[path] += 1
-    elsewhere = ("saga/", "saga_end", "delivery", "headers/command")
+    elsewhere = ("saga/", "saga_end", "delivery", "parking/", "headers/command")
     domain = {path for path in CHECKED if not path.startswith(elsewhere)}
     assert set(seen) == {path for path in domain if "/commands/" not in path}
 
@@ -174,7 +178,7 @@ def half_undone() -> World:
     line = {"sku": "C", "quantity": 1, "unit_price": 1}
     taken = commanding.command("o-1", "CreateOrder", user_id="ada", currency="GBP", lines=[line])
     world.send(taken)
-    world.broken = {"ReleaseReservation"}
+    world.refusing = {"ReleaseReservation"}
     world.place("o-1", **order("tok_refund_down"))
     drain(world)
     world.gateway.mend()
@@ -238,7 +242,9 @@ def test_a_marker_of_a_table_that_does_not_exist_is_refused() -> None:
 
 def written(directory: Path) -> Iterator[OutgoingRecord]:
     """Everything that the processors of a shop write, one command a transaction."""
-    stores = {name: PartitionState(directory / name, "events", "outcomes") for name in by_name}
+    stores = {
+        name: PartitionState(directory / name, "events", "outcomes", "parked") for name in by_name
+    }
     deciders = {
         name: Decider(aggregate, TOPICS, 0, stores[name]) for name, aggregate in by_name.items()
     }
@@ -255,7 +261,7 @@ def written(directory: Path) -> Iterator[OutgoingRecord]:
         )
         decider = deciders[command.aggregate]
         yield from decider.decide(came_in)
-        decider.committed(offset + 1, offset + 1)
+        decider.committed(offset + 1, offset + 1, offset + 1)
     for store in stores.values():
         store.close()
 
@@ -276,8 +282,35 @@ def check_headers(record: OutgoingRecord, topics: Topics, seen: Counter[str]) ->
     seen[f"headers/{kind}.json"] += 1
 
 
+def test_everything_about_a_parked_command_fits_its_schema() -> None:
+    world = World()
+    world.broken = {"RegisterUser"}
+    for command_id in ("c1", "c2"):
+        asked = commanding.command("ada", "RegisterUser", command_id=command_id, name="Ada")
+        world.send(asked, (headers.REPLY_PARTITION, b"0"))
+        settle(world)
+    world.settle_held()
+    settle(world)
+    for record in world.log:
+        if record.topic.endswith((".parked", ".audit")) or (record.key or b"").startswith(
+            b"parked/"
+        ):
+            check_headers(record, WORLD_TOPICS, Counter())
+            CHECKED[schema_path(record)].validate(json.loads(record.value or b""))
+    found = {schema_path(r) for r in world.log if r.topic != WORLD_TOPICS.dead_letters}
+    assert found >= {f"parking/{name}.json" for name in ("parked", "parked_notice", "action")}
+    (order,) = (
+        json.loads(r.value or b"") for r in world.sent if b"RetryParked" in (r.value or b"")
+    )
+    CHECKED["parking/commands/RetryParked.json"].validate(order)
+
+
 def schema_path(record: OutgoingRecord) -> str:
     """The file that describes a record, by its topic, type and key."""
+    if (record.key or b"").startswith(b"parked/"):
+        return "parking/parked_notice.json"
+    if record.topic.endswith((".parked", ".audit")):
+        return "parking/parked.json" if record.topic.endswith(".parked") else "parking/action.json"
     if record.topic.endswith((".outcomes", ".replies")):
         return "saga_end.json" if b'"saga_id":' in (record.value or b"") else "outcome.json"
     _, aggregate, topic = record.topic.split(".")

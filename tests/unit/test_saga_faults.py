@@ -24,7 +24,7 @@ from tests.support.saga_stories import drain, order, settle, shop
 def test_a_passing_refusal_is_asked_again_after_a_pause_under_the_next_id() -> None:
     world = failing("ReserveStock")
     assert world.saga("o-1").steps[1].answers == "a"
-    world.broken.clear()
+    world.refusing.clear()
     world.tick(PAUSE_MS - 1)
     settle(world)
     assert asked(world, "inventory") == ["reserveInventory.0A"]
@@ -59,9 +59,9 @@ def test_why_a_command_was_refused_is_not_forgotten_when_another_is_accepted() -
     for wait in (TIMEOUT_MS, 2 * TIMEOUT_MS):  # the third attempt is the last
         world.tick(wait)
         settle_but(world, "inventory")
-    world.broken = {"ReserveStock"}
+    world.refusing = {"ReserveStock"}
     world.deliver(("inventory", b"A"))
-    world.broken = set()
+    world.refusing = set()
     world.deliver(("inventory", b"B"))
     settle_but(world, "inventory")
     assert world.saga("o-1").steps[1].answers == "a+"
@@ -76,7 +76,7 @@ def test_a_pause_does_not_put_off_what_is_due_for_others() -> None:
     settle_but(world, "inventory")
     due = world.saga("o-1").wakes_at_ms
     world.tick(TIMEOUT_MS - PAUSE_MS + 1)
-    world.broken = {"ReserveStock"}
+    world.refusing = {"ReserveStock"}
     world.deliver(("inventory", b"A"))
     settle_but(world, "inventory")
     assert (world.saga("o-1").steps[1].answers, world.saga("o-1").wakes_at_ms) == ("aA", due)
@@ -87,9 +87,9 @@ def test_only_the_command_that_was_refused_in_passing_gets_a_new_id() -> None:
     world.place("o-1", **order(A=1, B=1))
     settle_but(world, "inventory")
     world.deliver(("inventory", b"A"))
-    world.broken = {"ReserveStock"}
+    world.refusing = {"ReserveStock"}
     world.deliver(("inventory", b"B"))
-    world.broken = set()
+    world.refusing = set()
     settle(world)
     world.tick(PAUSE_MS)
     settle(world)
@@ -105,10 +105,10 @@ def test_a_passing_refusal_that_comes_twice_does_not_count_for_the_next_id() -> 
     settle_but(world, "inventory")
     place = ("inventory", b"A")
     assert len(world.queues[place]) == 2  # asked twice under the same id
-    world.broken = {"ReserveStock"}
+    world.refusing = {"ReserveStock"}
     world.deliver(place)
     settle_but(world, "inventory")
-    world.broken = set()
+    world.refusing = set()
     world.tick(TIMEOUT_MS)
     settle_but(world, "inventory")
     world.deliver(place)  # the first outcome again, when the second id is waited for

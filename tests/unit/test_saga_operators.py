@@ -30,7 +30,7 @@ STANDS_IN_THE_WAY = {
 
 def test_an_operator_has_it_undone_under_a_new_id() -> None:
     world = unreleased()
-    world.broken.clear()
+    world.refusing.clear()
     world.send(command("o-1", "RetrySaga", by="ann"))
     settle(world)
     assert asked(world, "inventory")[-1] == "undo-reserveInventory.0G"
@@ -51,7 +51,7 @@ def test_what_was_refused_after_it_was_given_up_is_asked_under_a_new_id_too() ->
     settle(world)  # refused, too late
     assert world.saga("o-1").steps[1].undo_answers == "f"
     assert world.saga("o-1").wakes_at_ms is None
-    world.broken = set()
+    world.refusing = set()
     world.send(command("o-1", "RetrySaga", by="ann"))
     settle(world)
     assert asked(world, "inventory")[-1] == "undo-reserveInventory.0G"
@@ -74,11 +74,11 @@ def test_a_late_success_counts_also_while_another_step_is_undone_again() -> None
     world = shop()
     world.place("o-1", **order("tok_refund_down"))
     settle(world)
-    world.broken = {"CancelOrder"}
+    world.refusing = {"CancelOrder"}
     world.send(command("o-1", "CompensateSaga", by="ann", reason="x"))
     drain(world)
     assert world.saga("o-1").status is SagaStatus.NEEDS_OPERATOR
-    world.broken = set()
+    world.refusing = set()
     world.gateway.mend()
     world.send(command("o-1", "RetrySaga", by="ann"))
     settle_but(world, "order")  # the refund arrives before the order is cancelled
@@ -161,14 +161,14 @@ def test_only_what_waits_for_an_operator_can_be_put_right_by_hand() -> None:
 @pytest.mark.parametrize("token", ["tok_approve", "tok_down"])
 def test_money_that_a_bug_holds_up_is_not_said_to_have_gone_back(bug: str, token: str) -> None:
     world = shop()
-    world.broken = {bug, "CreateOrder"}
+    world.refusing = {bug, "CreateOrder"}
     world.place("o-1", **order(token))
     drain(world)
     ended = {PaymentStatus.REFUNDED, PaymentStatus.FAILED}
     there_is_more_to_do = world.states("payment", PaymentState)["o-1"].status not in ended
     assert there_is_more_to_do == (world.saga("o-1").status is SagaStatus.NEEDS_OPERATOR)
     assert there_is_more_to_do == (bug in STANDS_IN_THE_WAY[token])
-    world.broken = set()
+    world.refusing = set()
     world.send(command("o-1", "RetrySaga", by="ann"))
     drain(world)
     assert world.saga("o-1").status is SagaStatus.COMPENSATED

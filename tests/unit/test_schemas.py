@@ -193,9 +193,9 @@ SPECS = {spec.name: spec for spec in TOPICS.specs()}
 
 
 def test_every_topic_is_specified_once_under_the_prefix() -> None:
-    kinds = ("commands", "events", "history", "outcomes")
+    kinds = ("commands", "events", "history", "outcomes", "parked")
     expected = {f"shop.{aggregate}.{kind}" for aggregate in AGGREGATES for kind in kinds}
-    expected |= {"shop.replies", "shop.dead-letters", "shop.webhook-deliveries"}
+    expected |= {"shop.replies", "shop.dead-letters", "shop.audit", "shop.webhook-deliveries"}
     assert Counter(spec.name for spec in TOPICS.specs()) == Counter(expected)
 
 

@@ -35,7 +35,7 @@ TOPICS = Topics("t", partitions=1)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[PartitionState]:
-    found = PartitionState(tmp_path, "events-id", "outcomes-id")
+    found = PartitionState(tmp_path, "events-id", "outcomes-id", "parked-id")
     yield found
     found.close()
 

@@ -1,0 +1,241 @@
+"""The desk at which an operator settles dead letters.
+
+A letter that holds its key is settled by its aggregate's processor, which is sent an order. A command
+that names nobody holds nothing: the desk sends it again, or marks it, in a transaction with its audit
+record. The invariant: whatever is done stands in the audit, once, with who did it.
+"""
+
+import time
+import uuid
+from collections import Counter
+from typing import Final, Literal
+
+import msgspec
+from confluent_kafka import Message, Producer
+
+from orderflow.dead_letters.letters import Found, Letter, letters_of, own_marks
+from orderflow.dead_letters.reading import read_all, read_one
+from runtime import kafka
+from runtime.client import CommandClient, OutgoingCommand
+from runtime.records import Headers, IncomingRecord
+from runtime.settings import Settings
+from runtime.topic_admin import topics_of
+from schemas import headers
+from schemas.parking import Action, bytes_digest, decode_action, read_parked_key
+from schemas.partitioner import partition_for
+from schemas.records import encode
+
+TIMEOUT_S: Final = 30.0
+_COMMANDS: Final = {"retry": "RetryParked", "discard": "DiscardParked", "edit": "EditParked"}
+
+
+class LetterNotFound(LookupError):
+    """There is no dead letter of this id; `orderflow dead-letters list --all` shows all there are."""
+
+
+class LetterRefused(Exception):
+    """What was ordered cannot be done about this letter; the message says why."""
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator orders. ``action``: retry it as it came, discard it, or edit it, which has ``record``
+    handled in its place, under ``key`` where it came without a usable one.
+    """
+
+    action: Literal["retry", "discard", "edit"]
+    by: str
+    note: str | None = None
+    record: bytes | None = None
+    key: str | None = None
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """What came of an order. ``settled``: the letter is open no more; ``code`` where it is not."""
+
+    letter: str
+    action: str
+    settled: bool
+    result: str
+    code: str | None = None
+
+
+class Desk:
+    """Reads anew with each call. Not thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topics = topics_of(settings)
+
+    def letters(self) -> list[Letter]:
+        """All letters, the oldest first. Raises KafkaException, TimeoutError."""
+        found: list[Found] = []
+        actions: list[Action] = []
+
+        def see(message: Message) -> None:
+            if message.topic() == self._topics.audit:
+                actions.append(decode_action(message.value() or b""))
+            else:
+                found.append(_found(message))
+
+        read_all(self._settings, [(self._topics.dead_letters, 0), (self._topics.audit, 0)], see)
+        letters = letters_of(found, actions)
+        holding = {one.aggregate for one in letters if one.open and one.holds_key}
+        waiting = self._waiting({name for name in holding if name is not None})
+        return [
+            msgspec.structs.replace(one, waiting=max(0, waiting[one.aggregate, one.key] - 1))
+            if one.open and one.holds_key
+            else one
+            for one in letters
+        ]
+
+    def letter(self, letter_id: str) -> Letter:
+        """One letter, by the id of the first or the newest attempt. Raises LetterNotFound."""
+        _, offset = _place(letter_id)
+        for one in self.letters():
+            if one.id == letter_id or one.newest == offset:
+                return one
+        raise LetterNotFound(f"there is no dead letter {letter_id}. {LetterNotFound.__doc__}")
+
+    def record(self, letter: Letter) -> IncomingRecord:
+        """The newest dead letter itself: bytes and headers. Raises LetterNotFound."""
+        record = read_one(self._settings, self._topics.dead_letters, 0, letter.newest)
+        if record is None:
+            raise LetterNotFound(f"the dead letter {letter.id} was deleted from its topic")
+        return record
+
+    def settle(self, letter_id: str, order: Order) -> Settlement:
+        """Carries an order out. Raises LetterNotFound, LetterRefused, KafkaException, and OutcomeTimeout when
+        no processor answered: what was ordered may still happen.
+        """
+        letter = self.letter(letter_id)
+        if letter.holds_key and letter.aggregate is not None:
+            _require_open(letter)
+            return self._have_it_done(letter, letter.aggregate, order)
+        if order.action != "discard" and letter.aggregate is None:
+            raise LetterRefused(
+                f"{letter.id} is a record of {letter.topic}, which is not written twice: mend the cause, "
+                "then discard the letter. A newer record of its key makes a view right by itself."
+            )
+        return self._do(letter, order)
+
+    def _have_it_done(self, letter: Letter, aggregate: str, order: Order) -> Settlement:
+        """By the aggregate's processor."""
+        data: dict[str, object] = {"offset": letter.offset, "by": order.by}
+        if order.note:
+            data["note"] = order.note
+        if order.record is not None:
+            data["record"] = order.record.decode("utf-8", "replace")
+        command = OutgoingCommand(
+            aggregate,
+            letter.key or "",
+            _COMMANDS[order.action],
+            encode(data),
+            f"cli-{uuid.uuid4().hex}",
+            correlation_id=letter.correlation_id,
+        )
+        with CommandClient(self._settings) as client:
+            outcome = client.execute(command)
+        if not outcome.accepted:
+            why = outcome.message or ""
+            return Settlement(letter.id, order.action, False, why, outcome.code)
+        done = self.letter(letter.id).actions
+        result = done[-1].result if done else outcome.status.value
+        return Settlement(letter.id, order.action, True, result)
+
+    def _do(self, letter: Letter, order: Order) -> Settlement:
+        """Here: nothing waits for it."""
+        # Whoever else settles this letter has the same id: the second fences the first, or sees what it did.
+        settler = f"{self._settings.topic_prefix}.dead-letter.{letter.id}"
+        producer = Producer(kafka.transactional_producer(self._settings, settler))
+        producer.init_transactions(TIMEOUT_S)
+        letter = self.letter(letter.id)
+        _require_open(letter)
+        came = self.record(letter)
+        producer.begin_transaction()
+        if order.action != "discard":
+            value = came.value if order.record is None else order.record
+            key = came.key if order.key is None else order.key.encode()
+            partitions = self._topics.partitions
+            partition = letter.partition if key is None else partition_for(key, partitions)
+            producer.produce(letter.topic, value, key, partition, headers=_marks_again(came))
+        action = _action(letter, came, order)
+        producer.produce(
+            self._topics.audit, encode(action), came.key, 0, headers=_audit_marks(letter)
+        )
+        producer.commit_transaction(TIMEOUT_S)
+        return Settlement(letter.id, order.action, True, action.result)
+
+    def _waiting(self, aggregates: set[str]) -> Counter[tuple[str | None, str | None]]:
+        """How many commands are parked, by aggregate and id."""
+        parked: dict[tuple[str, bytes], bool] = {}
+
+        def see(message: Message) -> None:
+            key = message.key() or b""
+            parked[(message.topic() or "").split(".")[-2], key] = message.value() is not None
+
+        places = [
+            (self._topics.parked(name), number)
+            for name in aggregates
+            for number in range(self._topics.partitions)
+        ]
+        if places:
+            read_all(self._settings, places, see)
+        return Counter(
+            (name, read_parked_key(key)[0].decode())
+            for (name, key), waits in parked.items()
+            if waits
+        )
+
+
+def _require_open(letter: Letter) -> None:
+    if not letter.open:
+        last = letter.actions[-1]
+        raise LetterRefused(f"{letter.id} is settled already: {last.action} by {last.by}")
+
+
+def _action(letter: Letter, came: IncomingRecord, order: Order) -> Action:
+    return Action(
+        action=order.action,
+        by=order.by,
+        at_ms=time.time_ns() // 1_000_000,
+        settled=True,
+        result="discarded" if order.action == "discard" else "sent again",
+        stage=letter.stage,
+        topic=letter.topic,
+        partition=letter.partition,
+        offset=letter.offset,
+        before=bytes_digest(came.value),
+        after="" if order.record is None else bytes_digest(order.record),
+        note=order.note or "",
+    )
+
+
+def _audit_marks(letter: Letter) -> Headers:
+    cause = f"dead-letter.{letter.id}"
+    return [
+        (headers.CAUSATION_ID, cause.encode()),
+        (headers.CORRELATION_ID, (letter.correlation_id or cause).encode()),
+    ]
+
+
+def _found(message: Message) -> Found:
+    marks: Headers = message.headers() or []  # type: ignore[assignment]
+    _, at_ms = message.timestamp()
+    place = message.partition() or 0, message.offset() or 0
+    return Found(*place, message.key(), marks, len(message.value() or b""), at_ms)
+
+
+def _place(letter_id: str) -> tuple[int, int]:
+    partition, _, offset = letter_id.partition("-")
+    if not (partition.isdecimal() and offset.isdecimal()):
+        raise LetterNotFound(f"{letter_id!r} is no id of a dead letter, such as 0-17")
+    return int(partition), int(offset)
+
+
+def _marks_again(came: IncomingRecord) -> Headers:
+    """Of a record that is sent again: as it came, with the time at which it happened."""
+    said = {name: value for name, value in came.headers if isinstance(value, bytes)}
+    marks = own_marks(came.headers)
+    if headers.OCCURRED_AT_MS not in said and headers.ERROR_TIMESTAMP in said:
+        marks.append((headers.OCCURRED_AT_MS, said[headers.ERROR_TIMESTAMP]))
+    return marks

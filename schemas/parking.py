@@ -1,0 +1,115 @@
+"""Records that wait because they, or one before them of the same key, could not be handled.
+
+What waits stands on ``<prefix>.<aggregate>.parked``, what was done about it on ``<prefix>.audit``. The
+invariant: as long as a key has a parked record, what comes after it under that key is parked behind it.
+"""
+
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+
+from schemas.headers import Marks
+from schemas.ids import PART_SEPARATOR
+from schemas.rejections import Code
+
+DIGEST_BYTES: Final = 16
+_OFFSET_DIGITS: Final = 20
+_NOTICE: Final = b"parked" + PART_SEPARATOR.encode()
+
+
+class Parked(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """Value on ``<prefix>.<aggregate>.parked``: a record of the commands topic as it came; bytes are base64.
+
+    ``occurred_at_ms``: its time, epoch milliseconds UTC. ``attempts``: how often it failed; 0: it waits
+    behind one that did, and was not judged yet. ``code``: why it failed.
+    """
+
+    offset: int
+    occurred_at_ms: int
+    value: bytes
+    headers: list[tuple[str, bytes | None]] = []
+    attempts: int = 0
+    code: Code | None = None
+
+
+class ParkedNotice(msgspec.Struct, frozen=True):
+    """Value on ``<prefix>.replies``, to a sender that waits: no outcome yet, and why. ``offset``: of the
+    record of this key that failed, on the commands topic.
+    """
+
+    aggregate: str
+    aggregate_id: str
+    command_id: str
+    offset: int
+    message: str
+
+
+class Action(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Value on ``<prefix>.audit``: what somebody did about a record that could not be handled.
+
+    ``action``: retry, edit or discard. ``settled``: the record is no open letter any more; otherwise it
+    failed again. ``stage``: who could not handle it;
+    ``topic``, ``partition`` and ``offset`` are the record's; ``before`` and ``after`` digests
+    of its bytes (blake2b, 16 bytes, hex), ``after`` only where they were replaced. ``at_ms``: when it was
+    ordered, epoch milliseconds UTC.
+    """
+
+    action: str
+    by: str
+    at_ms: int
+    settled: bool
+    result: str
+    stage: str
+    topic: str
+    partition: int
+    offset: int
+    before: str
+    after: str = ""
+    note: str = ""
+
+
+_parked: Final = msgspec.json.Decoder(Parked)
+_action: Final = msgspec.json.Decoder(Action)
+decode_notice: Final = msgspec.json.Decoder(ParkedNotice).decode
+
+
+def decode_parked(value: bytes) -> Parked:
+    """Raises msgspec.DecodeError."""
+    return _parked.decode(value)
+
+
+def decode_action(value: bytes) -> Action:
+    """Raises msgspec.DecodeError."""
+    return _action.decode(value)
+
+
+def parked_key(aggregate_id: bytes, offset: int) -> bytes:
+    """Record key of a parked record. In byte order, those of one aggregate are in their order of arrival."""
+    return b"%s/%0*d" % (aggregate_id, _OFFSET_DIGITS, offset)
+
+
+def read_parked_key(key: bytes) -> tuple[bytes, int]:
+    """Aggregate id and offset."""
+    aggregate_id, _, offset = key.rpartition(b"/")
+    return aggregate_id, int(offset)
+
+
+def notice_key(reply: bytes) -> bytes:
+    """Record key of a notice, from that of the reply which it puts off."""
+    return _NOTICE + reply
+
+
+def put_off_by(key: bytes) -> bytes | None:
+    """The reply that a notice puts off; None when the key is no notice's."""
+    return key.removeprefix(_NOTICE) if key.startswith(_NOTICE) else None
+
+
+def bytes_digest(value: bytes | None) -> str:
+    """Of a record's bytes, as the audit names them."""
+    return blake2b(value or b"", digest_size=DIGEST_BYTES).hexdigest()
+
+
+def as_parked(marks: Marks) -> list[tuple[str, bytes | None]]:
+    """Headers as they are kept."""
+    return [(name, v.encode() if isinstance(v, str) else v) for name, v in marks]
