@@ -191,6 +191,8 @@ class CommandClient:
         future = self.submit(command)
         try:
             return future.result(timeout)
+        except CommandParked:
+            raise
         except TimeoutError:
             self.forget(command)
             raise OutcomeTimeout(command.command_id, timeout) from None
@@ -397,6 +399,8 @@ class AsyncCommandClient:
         future = client.submit(command)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
+        except CommandParked:
+            raise
         except TimeoutError:
             client.forget(command)
             raise OutcomeTimeout(command.command_id, timeout) from None

@@ -15,6 +15,7 @@ from orderflow.bus.calls import Call, CommandCall, Middleware, Proceed, QueryCal
 from orderflow.bus.errors import (
     BusCode,
     BusError,
+    CallParked,
     CallTimeout,
     DuplicateHandler,
     InvalidMessage,
@@ -80,5 +81,6 @@ __all__ = [
     "InvalidMessage",
     "Problem",
     "Unavailable",
+    "CallParked",
     "CallTimeout",
 ]

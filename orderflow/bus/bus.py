@@ -23,7 +23,7 @@ from orderflow.bus.calls import (
     Proceed,
     QueryCall,
 )
-from orderflow.bus.errors import CallTimeout, InvalidMessage, Problem, Unavailable
+from orderflow.bus.errors import CallParked, CallTimeout, InvalidMessage, Problem, Unavailable
 from orderflow.bus.middleware import standard
 from orderflow.bus.pipeline import register_pipeline
 from orderflow.bus.ports import Commands, Views
@@ -31,7 +31,7 @@ from orderflow.bus.queries import Query
 from orderflow.bus.registry import CommandRoute, QueryRoute, ReadModel, Registry, WaitFor, parsed
 from orderflow.commanding import outgoing
 from orderflow.placing import Placement, ended, order_command, refused, still_running
-from runtime.client import CommandTooLarge, OutgoingCommand
+from runtime.client import CommandParked, CommandTooLarge, OutgoingCommand
 from sagas.messages import StartSaga
 from schemas.records import Outcome
 from schemas.topics import SAGA
@@ -112,7 +112,8 @@ class Bus:
         """Sends a command and returns its outcome; a rejection is one.
 
         ``command_id``: a new one if left out; the same again gets the first outcome again. ``timeout``:
-        seconds, over all attempts. Raises NoHandler, InvalidMessage, Unavailable, CallTimeout.
+        seconds, over all attempts. Raises NoHandler, InvalidMessage, Unavailable, CallTimeout, of
+        which CallParked is one.
         """
         route = self._registry.command(type(command).__name__, type(command))
         call = CommandCall(
@@ -225,9 +226,11 @@ async def _ask(route: QueryRoute, call: QueryCall[Any]) -> Any:
 
 
 async def _of(future: Future[T]) -> T:
-    """The future's result. Raises Unavailable where another task has stopped waiting for the same."""
+    """The future's result. Raises CallParked; Unavailable where another task waits for the same no more."""
     try:
         return await asyncio.wrap_future(future)
+    except CommandParked as parked:
+        raise CallParked(str(parked)) from parked
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is not None and task.cancelling():

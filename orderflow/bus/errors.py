@@ -83,3 +83,11 @@ class CallTimeout(BusError, TimeoutError):
 
     code = BusCode.TIMEOUT
     retriable = True
+
+
+class CallParked(CallTimeout):
+    """No outcome until an operator settles a dead letter: the command, or one before it of its aggregate,
+    could not be judged. Ask again later with the same command id.
+    """
+
+    retriable = False

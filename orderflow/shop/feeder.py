@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from orderflow.shop.planned import PlannedCommand
-from runtime.client import CommandClient, CommandTooLarge, OutcomeTimeout
+from runtime.client import CommandClient, CommandParked, CommandTooLarge, OutcomeTimeout
 from schemas.records import Outcome
 from schemas.rejections import Code
 
@@ -86,7 +86,9 @@ class Feeder:
         self.report = FeedReport()
 
     def feed(self, commands: Iterable[PlannedCommand]) -> FeedReport:
-        """Raises OutcomeTimeout when an outcome stays away, NotDelivered when the broker does."""
+        """Raises OutcomeTimeout when an outcome stays away, of which CommandParked is one, and NotDelivered
+        when the broker does.
+        """
         for command in commands:
             self.report.sent += 1
             self._send(command)
@@ -123,6 +125,8 @@ class Feeder:
         command, future = self._waiting.popleft()
         try:
             outcome = future.result(self._timeout)
+        except CommandParked:
+            raise
         except TimeoutError:
             raise OutcomeTimeout(command.command_id, self._timeout) from None
         self.report.count(command, outcome.code, outcome.message)

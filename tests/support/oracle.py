@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from commands import parking
 from commands.aggregate import Aggregate, Command, Decision, Loaded, version_conflict
 from schemas.records import CommandRecord, Outcome, decode_command
 from schemas.rejections import Code, Rejection
@@ -22,9 +23,13 @@ OF_THE_EDGE = frozenset(
         Code.INVALID_DATA,
         Code.TOO_LARGE,
         Code.WRONG_PARTITION,
+        Code.DISCARDED,
     }
 )
-"""Refusals before anything was decided."""
+"""Refusals of what nobody has judged."""
+
+ORDERS = frozenset(order.__name__ for order in parking.ORDERS)
+"""What operators order about other commands; no domain judges it."""
 
 Outcomes = Mapping[tuple[str, str, str], Outcome]
 
@@ -46,7 +51,7 @@ def check_decisions(commands: list[Record], aggregate: Aggregate, outcomes: Outc
         if outcome is None or identity in answered:  # a dead letter, or the same command again
             continue
         answered.add(identity)
-        if outcome.code in OF_THE_EDGE:
+        if outcome.code in OF_THE_EDGE or envelope.type in ORDERS:
             continue
         command = models[envelope.type].model_validate_json(bytes(envelope.data))
         version, loaded = states.get(key, (0, Loaded()))

@@ -20,6 +20,7 @@ from commands.inventory import ReceiveStock
 from commands.user import RegisterUser
 from orderflow.bus import (
     BlockingBus,
+    CallParked,
     CallTimeout,
     GetOrder,
     GetSaga,
@@ -243,3 +244,14 @@ def test_it_works_in_the_callers_own_loop() -> None:
             return sum(outcome.accepted for outcome in outcomes)
 
     assert asyncio.run(story()) == 10
+
+
+def test_a_command_that_is_parked_is_told_at_once_and_not_tried_again() -> None:
+    with blocking(in_process_bus()) as bus:
+        assert isinstance(bus.bus, InProcessBus)
+        pipeline = bus.bus.pipeline
+        pipeline.stores["user"].states.write({b"ada": b"a state that nobody can read"}, 1)
+        with pytest.raises(CallParked, match="dead-letters list"):
+            bus.execute_command(RegisterUser(name="Ada"), aggregate_id="ada")
+        assert len(pipeline.held()) == 1
+        assert len(pipeline.sent) == 1
