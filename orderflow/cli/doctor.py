@@ -161,6 +161,8 @@ def _webhooks(settings: Settings) -> Iterator[Finding]:
         yield Finding("webhooks", Mark.NOTE, text, "`orderflow webhooks list` says why")
     elif there:
         yield Finding("webhooks", Mark.OK, f"{len(there)}, all active")
+
+
 def _dead_letters(settings: Settings) -> Finding:
     """What stands open: nothing is lost, but somebody has to look."""
     found = [letter for letter in Desk(settings).letters() if letter.open]

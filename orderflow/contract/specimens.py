@@ -58,7 +58,6 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "steps": ["reserveInventory"],
     "timeout_ms": 30_000,
     "token": "tok_approve",
-    "topic": "orderflow.order.commands",
     "total": 3_998,
     "tracking": "RM-1",
     "undo_answers": "",
