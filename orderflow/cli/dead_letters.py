@@ -155,7 +155,7 @@ def _lines(letter: Letter, record: IncomingRecord) -> list[str]:
         f"dead letter {letter.id}: {'open' if letter.open else 'settled'}",
         f"{letter.code} in {letter.stage}: {letter.message}",
         f"record {letter.topic}-{letter.partition} at {letter.offset}, key {letter.key}",
-        f"tried {letter.attempts} times, first at {moment(letter.first_at_ms)} UTC",
+        f"attempts: {letter.attempts}, the first at {moment(letter.first_at_ms)} UTC",
         *([held] if letter.open and letter.holds_key else []),
         "",
         f"{len(value):,} bytes" + ("" if text is not None else ", as hex") + ":",

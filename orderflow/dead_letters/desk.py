@@ -114,7 +114,7 @@ class Desk:
         if order.action != "discard" and letter.aggregate is None:
             raise LetterRefused(
                 f"{letter.id} is a record of {letter.topic}, which is not written twice: mend the cause, "
-                "then discard the letter. A newer record of its key makes a view right by itself."
+                "then discard the letter. A view's row is made anew with `orderflow rebuild --aggregate`."
             )
         return self._do(letter, order)
 
