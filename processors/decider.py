@@ -17,19 +17,23 @@ from processors.outbox import Occurrence, Outbox, marks_of
 from processors.state_store import State
 from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from schemas.ids import outcome_key, part_key
+from schemas.personal import NewKey, forgets, key_in, new_key, personal_fields
 from schemas.records import decode_outcome
 from schemas.rejections import Code, Rejection
-from schemas.topics import Topics
+from schemas.topics import PERSONAL, Topics
 from schemas.upcasting import StateReader, UnsupportedVersion
 
 logger = logging.getLogger(__name__)
 
 
 class Known(msgspec.Struct, frozen=True, gc=False):
-    """An aggregate or a part as it stands: ``state`` is None and ``version`` 0 when it does not exist."""
+    """An aggregate or a part as it stands: ``state`` is None and ``version`` 0 when it does not exist.
+    ``subject_key``: what the personal fields of its events are sealed with, if it has any.
+    """
 
     version: int
     state: Any
+    subject_key: bytes | None = None
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
@@ -66,9 +70,18 @@ _NOTHING = Known(0, None)
 class Decider:
     """One partition of one aggregate."""
 
-    def __init__(self, aggregate: Aggregate, topics: Topics, partition: int, store: State) -> None:
+    def __init__(
+        self,
+        aggregate: Aggregate,
+        topics: Topics,
+        partition: int,
+        store: State,
+        new_key: NewKey = new_key,
+    ) -> None:
         self._aggregate = aggregate
         self._store = store
+        self._new_key = new_key
+        self._has_personal = aggregate.name in PERSONAL
         self._edge = Edge(aggregate, topics.partitions)
         self._outbox = Outbox(aggregate.name, topics, partition)
         self._roots: StateReader[Any] = StateReader(aggregate.root_type)
@@ -157,7 +170,8 @@ class Decider:
         for number, step in enumerate(decision):
             version += 1
             event_id = f"{request.command_id}:{number}"
-            at = Occurrence(event_id, version, incoming.occurred_at_ms, case.marks)
+            subject_key = self._subject_key(case, step.event) if self._has_personal else None
+            at = Occurrence(event_id, version, incoming.occurred_at_ms, case.marks, subject_key)
             records += self._write(case, step, at)
         events = tuple(step.event for step in decision)
         records += self._conclude(case, None, version, events)
@@ -200,9 +214,20 @@ class Decider:
                 records.append(record)
         root = step.after.root
         full, bare = self._outbox.event(case.key, step.event, at, root)
-        self._remember(case.key, full.value, Known(at.version, root))
+        self._remember(case.key, full.value, Known(at.version, root, at.subject_key))
         records += (full, bare)
         return records
+
+    def _subject_key(self, case: Case, event: Event) -> bytes | None:
+        """The aggregate's key from this event on. A new one is the only thing here that is not decided by
+        the input; deciding again after a failed transaction makes another, and one of them is committed.
+        """
+        if forgets(type(event)):
+            return None
+        known = self._load(case.key, self._roots).subject_key
+        if known is None and personal_fields(type(event)):
+            return self._new_key(case.request.aggregate_id)
+        return known
 
     def _conclude(
         self,
@@ -249,7 +274,10 @@ class Decider:
         known = self._open.known.get(key) or self._sealed.known.get(key)
         if known is None:
             value = self._store.states.get(key)
-            known = _NOTHING if value is None else Known(*reader.read(value))
+            if value is None:
+                known = _NOTHING
+            else:
+                known = Known(*reader.read(value), key_in(value) if self._has_personal else None)
             self._open.known[key] = known
         return known
 
