@@ -128,12 +128,15 @@ class PartitionCopy:
                 batch.put(key, value)
         if self._marker is not None:
             self._mark(batch, changes, self._marker)
+        forgotten = [key for key, value in changes.items() if value and value.startswith(ERASING)]
+        if forgotten:
+            # Before the checkpoint: killed in between, this is read from the topic and done again.
+            self._db.write(batch)
+            self._erase(forgotten)
+            batch = WriteBatch(raw_mode=True)
         checkpoint = Checkpoint(self._topic_id, next_offset, time.time_ns() // 1_000_000)
         batch.put(_CHECKPOINT_KEY, msgspec.json.encode(checkpoint))
         self._db.write(batch)
-        forgotten = [key for key, value in changes.items() if value and value.startswith(ERASING)]
-        if forgotten:
-            self._erase(forgotten)
 
     def marked(self) -> Iterator[tuple[bytes, bytes]]:
         """Each key whose newest value is marked, with the mark; costs as much as there are marks."""

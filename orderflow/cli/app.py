@@ -9,6 +9,7 @@ from orderflow.cli import (
     consistency,
     demo,
     doctor,
+    forget,
     history,
     imports,
     place,
@@ -66,6 +67,7 @@ app.add_typer(query.app, name="query", rich_help_panel="Use")
 app.add_typer(imports.app, name="import", rich_help_panel="Use")
 app.command("history", rich_help_panel="Operate")(history.history)
 app.add_typer(sagas.app, name="sagas", rich_help_panel="Operate")
+app.add_typer(forget.app, name="forget", rich_help_panel="Operate")
 app.add_typer(sync.app, name="sync", rich_help_panel="Operate")
 app.add_typer(webhook_deliveries.app, name="webhooks", rich_help_panel="Operate")
 app.command("rebuild", rich_help_panel="Operate")(rebuild.rebuild)
