@@ -16,6 +16,7 @@ from processors.state_store import ERASING
 from runtime.client import OutgoingCommand
 from runtime.records import IncomingRecord, OutgoingRecord
 from sagas import by_name
+from schemas.headers import ANSWER_TO
 from schemas.personal import (
     FORGOTTEN,
     KEY_BYTES,
@@ -245,6 +246,14 @@ def test_outcomes_say_nothing_personal() -> None:
     told = b"".join(on(TOPICS.outcomes("user"), records))
     assert b"Lovelace" not in told
     assert b"example" not in told
+
+
+def test_a_saga_that_registers_a_user_gets_an_answer_without_anything_personal() -> None:
+    asked = msgspec.structs.replace(REGISTER, headers=[(ANSWER_TO, b"s-1/A")])
+    (answer,) = on(TOPICS.commands("saga"), commit(decider(MemoryState()), asked))
+    assert b"UserRegistered" in answer
+    assert b"Lovelace" not in answer
+    assert b"example" not in answer
 
 
 def test_after_being_forgotten_everything_is_refused_but_being_forgotten_again() -> None:
