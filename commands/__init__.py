@@ -16,6 +16,7 @@ from commands.stream import STREAM
 from commands.user import USER
 from commands.webhook import WEBHOOK
 from schemas import topics
+from schemas.personal import personal_fields
 
 AGGREGATES: Final[tuple[Aggregate, ...]] = (USER, INVENTORY, ORDER, PAYMENT, STREAM, WEBHOOK)
 
@@ -31,6 +32,12 @@ def check_table(aggregates: tuple[Aggregate, ...]) -> None:
         raise TableError(
             f"commands.AGGREGATES has {names}, but schemas.topics.DOMAIN has "
             f"{topics.DOMAIN}: both must name the same aggregates in the same order"
+        )
+    personal = {a.name for a in aggregates if any(map(personal_fields, a.events))}
+    if not personal <= topics.PERSONAL:
+        raise TableError(
+            f"{', '.join(sorted(personal - topics.PERSONAL))}: events have personal fields, so the "
+            "aggregate belongs into schemas.topics.PERSONAL, by which its topics are erased in time"
         )
     owners: dict[str, str] = {}
     for command_type, aggregate in _commands_of(aggregates):

@@ -1,7 +1,7 @@
-"""A user: registered once, deactivated at most once.
+"""A user: registered once, deactivated at most once, forgotten at most once and for good.
 
 Imported through the table in commands/__init__.py. Laws: a user is never registered twice, not even
-after being deactivated; nothing follows a deactivation.
+after being deactivated or forgotten; only being forgotten follows a deactivation, and nothing follows that.
 """
 
 from typing import Annotated, Final, assert_never
@@ -10,11 +10,13 @@ from pydantic import Field, StringConstraints
 
 from commands.aggregate import Aggregate, Command, Decision, Loaded
 from commands.text import Text
+from schemas.ids import Id
 from schemas.rejections import Code, Rejection
 from schemas.user import (
     EVENTS,
     UserDeactivated,
     UserEvent,
+    UserForgotten,
     UserRegistered,
     UserState,
     UserStatus,
@@ -41,7 +43,18 @@ class ValidateUser(Command):
     """Ask whether the user may order: accepted, with no event, when the user is active."""
 
 
-UserCommand = RegisterUser | DeactivateUser | ValidateUser
+class ForgetUser(Command):
+    """Make the user's personal data unreadable everywhere, for good; a repetition changes nothing."""
+
+    by: Id = Field(
+        description="Who orders it, as an id of theirs; it stands in the history for ever."
+    )
+    reason: Id = Field(
+        default="request", description="Why, as a code or the number of a request; no words."
+    )
+
+
+UserCommand = RegisterUser | DeactivateUser | ValidateUser | ForgetUser
 
 
 def decide(loaded: Loaded, command: UserCommand) -> Decision:
@@ -54,11 +67,15 @@ def decide(loaded: Loaded, command: UserCommand) -> Decision:
             return _deactivate(user, command)
         case ValidateUser():
             return _validate(user)
+        case ForgetUser():
+            return _forget(user, command)
         case _:
             assert_never(command)
 
 
 def _register(user: UserState | None, command: RegisterUser) -> Decision:
+    if user is not None and user.status is UserStatus.FORGOTTEN:
+        return _forgotten()
     if user is not None:
         return Rejection(
             Code.USER_ALREADY_REGISTERED,
@@ -70,6 +87,8 @@ def _register(user: UserState | None, command: RegisterUser) -> Decision:
 def _deactivate(user: UserState | None, command: DeactivateUser) -> Decision:
     if user is None:
         return _not_found()
+    if user.status is UserStatus.FORGOTTEN:
+        return _forgotten()
     if user.status is UserStatus.DEACTIVATED:
         return Rejection(Code.USER_ALREADY_DEACTIVATED, "the user is deactivated already")
     return (UserDeactivated(command.reason),)
@@ -78,9 +97,25 @@ def _deactivate(user: UserState | None, command: DeactivateUser) -> Decision:
 def _validate(user: UserState | None) -> Decision:
     if user is None:
         return _not_found()
+    if user.status is UserStatus.FORGOTTEN:
+        return _forgotten()
     if user.status is UserStatus.DEACTIVATED:
         return Rejection(Code.USER_DEACTIVATED, "the user is deactivated and may no longer order")
     return ()  # the outcome is the answer
+
+
+def _forget(user: UserState | None, command: ForgetUser) -> Decision:
+    if user is None:
+        return _not_found()
+    if user.status is UserStatus.FORGOTTEN:
+        return ()
+    return (UserForgotten(command.by, command.reason),)
+
+
+def _forgotten() -> Rejection:
+    return Rejection(
+        Code.USER_FORGOTTEN, "the data of this user was deleted; the id cannot be used again"
+    )
 
 
 def _not_found() -> Rejection:
@@ -99,13 +134,16 @@ def evolve(loaded: Loaded, event: UserEvent, at_ms: int) -> Loaded:
                     UserStatus.DEACTIVATED, user.name, user.email, user.registered_at_ms, at_ms
                 )
             )
+        case UserForgotten():
+            user = loaded.root
+            return Loaded(UserState(UserStatus.FORGOTTEN, "", None, user.registered_at_ms, at_ms))
         case _:
             assert_never(event)
 
 
 USER: Final = Aggregate(
     name="user",
-    commands=(RegisterUser, DeactivateUser, ValidateUser),
+    commands=(RegisterUser, DeactivateUser, ValidateUser, ForgetUser),
     events=EVENTS,
     root_type=UserState,
     decide=decide,

@@ -23,6 +23,7 @@ from eventstore.events import (
 from eventstore.folding import Change, StateAt
 from eventstore.following import ReplayStalled, Subscription
 from eventstore.indexer import IndexStalled
+from eventstore.keys import KeysStalled
 from eventstore.projections import Projection, ProjectionExists, UnknownProjection
 from eventstore.store import EventStore
 
@@ -38,6 +39,7 @@ __all__ = [
     "HistoryIncomplete",
     "IndexIncomplete",
     "IndexStalled",
+    "KeysStalled",
     "NewEvent",
     "Position",
     "Projection",

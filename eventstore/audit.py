@@ -14,10 +14,13 @@ import msgspec
 from eventstore.events import RecordedEvent, StreamId, recorded, text_of
 from eventstore.folding import NOTHING, Change, StateAt, changes
 from eventstore.indexer import Kind, Source
+from eventstore.keys import NO_KEYS, Keys
 from runtime.records import IncomingRecord
 from schemas import headers
 from schemas.ids import PART_SEPARATOR
+from schemas.personal import FORGOTTEN
 from schemas.records import Outcome, decode_command, decode_outcome
+from schemas.topics import PERSONAL
 
 
 class EntryKind(StrEnum):
@@ -82,19 +85,26 @@ def of_outcome(record: IncomingRecord) -> Entry:
     )
 
 
-def of_command(aggregate: str, record: IncomingRecord, outcome: IncomingRecord | None) -> Entry:
-    """A command, with its outcome where that is known."""
+def of_command(
+    aggregate: str, record: IncomingRecord, outcome: IncomingRecord | None, keys: Keys = NO_KEYS
+) -> Entry:
+    """A command, with its outcome where that is known.
+
+    What was asked of an aggregate with personal data is shown as long as that has a key.
+    """
     ending = _ending(decode_outcome(outcome.value or b"")) if outcome else {}
     command = decode_command(record.value or b"")
+    aggregate_id = text_of(record.key) or ""
+    hidden = aggregate in PERSONAL and keys.key_of(aggregate, aggregate_id) is None
     return Entry(
         kind=EntryKind.COMMAND,
         at_ms=record.occurred_at_ms,
-        stream=StreamId(aggregate, text_of(record.key) or ""),
+        stream=StreamId(aggregate, aggregate_id),
         type=command.type,
         id=command.command_id,
         cause=_header(record, headers.CAUSATION_ID),
         correlation_id=_header(record, headers.CORRELATION_ID) or command.command_id,
-        data=msgspec.json.decode(command.data),
+        data=FORGOTTEN if hidden else msgspec.json.decode(command.data),
         **ending,
     )
 
@@ -141,7 +151,9 @@ def aggregate_timeline(
     )
 
 
-def conversation(records: Iterable[tuple[Source, IncomingRecord]]) -> tuple[Entry, ...]:
+def conversation(
+    records: Iterable[tuple[Source, IncomingRecord]], keys: Keys = NO_KEYS
+) -> tuple[Entry, ...]:
     """All of a conversation in order of time, and what was caused behind what caused it."""
     by_kind: dict[Kind, list[tuple[str, IncomingRecord]]] = defaultdict(list)
     for source, record in records:
@@ -150,12 +162,12 @@ def conversation(records: Iterable[tuple[Source, IncomingRecord]]) -> tuple[Entr
         (aggregate, decode_outcome(record.value or b"").command_id): record
         for aggregate, record in by_kind[Kind.OUTCOMES]
     }
-    entries = [of_event(recorded(*found)) for found in by_kind[Kind.HISTORY]]
+    entries = [of_event(recorded(*found, keys)) for found in by_kind[Kind.HISTORY]]
     entries += [of_dead_letter(record) for _, record in by_kind[Kind.DEAD_LETTERS]]
     for aggregate, record in by_kind[Kind.COMMANDS]:
         command_id = decode_command(record.value or b"").command_id
         outcome = outcomes.pop((aggregate, command_id), None)
-        entries.append(of_command(aggregate, record, outcome))
+        entries.append(of_command(aggregate, record, outcome, keys))
     entries += [of_outcome(record) for record in outcomes.values()]
     depth = _depths(entries)
     return tuple(sorted(entries, key=lambda e: (e.at_ms, depth[e.id], e.stream, e.version or 0)))

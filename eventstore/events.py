@@ -9,10 +9,12 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from eventstore.keys import NO_KEYS, Keys
 from runtime.records import IncomingRecord
 from sagas import by_name
 from schemas import headers
 from schemas.ids import is_id
+from schemas.personal import is_sealed, opened
 from schemas.records import decode_event
 from schemas.topics import AGGREGATES
 from schemas.upcasting import Reader
@@ -172,24 +174,29 @@ _readers: Final = {
 }
 
 
-def recorded(aggregate: str, record: IncomingRecord) -> RecordedEvent:
-    """A record of a history topic; an old event's data is as it would be written today.
+def recorded(aggregate: str, record: IncomingRecord, keys: Keys = NO_KEYS) -> RecordedEvent:
+    """A record of a history topic; an old event's data is as it would be written today, and what is
+    personal in it is in the clear, or ``(forgotten)`` where ``keys`` has no key for it.
 
     Raises msgspec.DecodeError for bytes that are no event, UnsupportedVersion for a newer one than is known
-    here.
+    here, SealBroken.
     """
     event = decode_event(record.value or b"")
     kind = event.type
+    stream = StreamId(aggregate, (record.key or b"").decode())
     reader = _readers.get((aggregate, kind))
     data = event.data
     if reader is not None:
+        if is_sealed(reader.type, event.schema_version):
+            key = keys.key_of(aggregate, stream.id)
+            data = msgspec.Raw(opened(reader.type, bytes(data), key, str(stream), event.id))
         data = msgspec.Raw(reader.current(data, event.schema_version))
     if aggregate == PLAIN:
         inside = _inside.decode(data)
         kind, data = inside.type, inside.data
     marks = dict(record.headers)
     return RecordedEvent(
-        stream=StreamId(aggregate, (record.key or b"").decode()),
+        stream=stream,
         version=event.version,
         type=kind,
         data=data,

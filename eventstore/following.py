@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from eventstore.events import Position, RecordedEvent, position_of, recorded
+from eventstore.keys import KeyReader
 from eventstore.progress import OnProgress, Watch
 from runtime import kafka
 from runtime.records import incoming
@@ -53,6 +54,7 @@ class Subscription:
         self._patience_s = patience_s
         self._closed = False
         self._waiting: deque[Message] = deque()
+        self._keys = KeyReader(settings)
         self._consumer = kafka.new_reader(settings)
         self._consumer.assign([TopicPartition(*place, at) for place, at in self._at.items()])
 
@@ -77,7 +79,10 @@ class Subscription:
         self._closed = True
 
     def __iter__(self) -> Iterator[RecordedEvent]:
-        """Events until it is closed, or until none came for its patience. Raises KafkaException."""
+        """Events until it is closed, or until none came for its patience.
+
+        Raises KafkaException, KeysStalled.
+        """
         quiet_since = time.monotonic()
         try:
             while not self._closed:
@@ -89,9 +94,13 @@ class Subscription:
                     return
         finally:
             self._consumer.close()
+            self._keys.close()
 
     def to_the_end(self, on_progress: OnProgress | None = None) -> Iterator[RecordedEvent]:
-        """Events up to the high watermark of this moment. Raises ReplayStalled, KafkaException."""
+        """Events up to the high watermark of this moment.
+
+        Raises ReplayStalled, KeysStalled, KafkaException.
+        """
         targets = kafka.end_offsets(self._admin, self._at, CALL_S)
         watch = Watch(sum(self._at.values()), sum(targets.values()), ReplayStalled, on_progress)
         try:
@@ -103,6 +112,7 @@ class Subscription:
             watch.done()
         finally:
             self._consumer.close()
+            self._keys.close()
 
     def _is_over(self, quiet_since: float) -> bool:
         return self._patience_s is not None and time.monotonic() - quiet_since > self._patience_s
@@ -111,13 +121,17 @@ class Subscription:
         """The next event that is there; None when none came for a moment."""
         if not self._waiting:
             self._waiting.extend(kafka.what_came(self._consumer, BATCH, POLL_S))
+            came = {
+                (str(m.topic()), int(m.partition() or 0)) for m in self._waiting if not m.error()
+            }
+            self._keys.refresh((self._aggregate_of[topic], number) for topic, number in came)
         while self._waiting:
             message = self._waiting.popleft()
             place = str(message.topic()), int(message.partition() or 0)
             error, offset = message.error(), int(message.offset() or 0)
             if error is None:
                 self._at[place] = offset + 1
-                return recorded(self._aggregate_of[place[0]], incoming(message))
+                return recorded(self._aggregate_of[place[0]], incoming(message), self._keys)
             if error.code() == KafkaError._PARTITION_EOF:
                 self._at[place] = max(self._at[place], offset)
             elif not kafka.is_transient(error):

@@ -13,6 +13,7 @@ from eventstore.events import IndexIncomplete, RecordedEvent, StreamId, VersionN
 from eventstore.fetching import Fetcher
 from eventstore.index import ENTRY_BYTES, IndexKeys, Place, epoch_key
 from eventstore.indexer import Indexer, Kind, Source
+from eventstore.keys import KeyReader
 from eventstore.progress import OnProgress
 from readmodels.steps import Pooled
 from runtime import kafka
@@ -27,13 +28,14 @@ PAGE: Final = 512
 
 
 class Reader:
-    """Not to be shared between threads. All raise KafkaException, RedisError, IndexStalled."""
+    """Not to be shared between threads. All raise KafkaException, RedisError, IndexStalled, KeysStalled."""
 
     def __init__(self, settings: Settings, on_progress: OnProgress | None) -> None:
         self._topics = topics_of(settings)
         self._on_progress = on_progress
         self._indexer = Indexer(settings)
         self._fetcher = Fetcher(settings)
+        self.keys = KeyReader(settings)
         self._admin = AdminClient(kafka.admin(settings))
         self._epoch_key = epoch_key(settings.topic_prefix)
         self._client = connect(settings, text=False)
@@ -42,6 +44,7 @@ class Reader:
     def close(self) -> None:
         """Closes its connections."""
         self._fetcher.close()
+        self.keys.close()
         self._indexer.close()
         self._client.close()
 
@@ -66,8 +69,9 @@ class Reader:
             offsets = [offset for offset in found if offset is not None]
             if len(offsets) != len(found):
                 raise IndexIncomplete(f"{stream}: {IndexIncomplete.__doc__}")
+            self.keys.refresh([(stream.aggregate, partition)])
             for record in self._fetcher.fetch(topic, partition, offsets):
-                yield recorded(stream.aggregate, record)
+                yield recorded(stream.aggregate, record, self.keys)
             if len(found) < PAGE:
                 return
             first += PAGE
@@ -83,7 +87,9 @@ class Reader:
             yield record
 
     def talk(self, correlation_id: str) -> Iterator[tuple[Source, IncomingRecord]]:
-        """All records of a conversation that are still kept, with the topic each stands on."""
+        """All records of a conversation that are still kept, with the topic each stands on. ``keys`` has
+        what opens them.
+        """
         lasting, recent = self._ask(
             None,
             lambda: [
@@ -91,7 +97,9 @@ class Reader:
                 ("SMEMBERS", self._keys.recent(correlation_id)),
             ],
         )
-        yield from self._fetch(index.places_of([*lasting, *recent]))
+        found = list(self._fetch(index.places_of([*lasting, *recent])))
+        self.keys.refresh({(source.aggregate, record.partition) for source, record in found})
+        yield from found
 
     def _offsets(self, stream: StreamId, first: int, last: int) -> list[int | None]:
         topic, partition = self._history(stream)

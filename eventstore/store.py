@@ -46,7 +46,7 @@ class EventStore:
     """Thread-safe; one a process is enough. Use as a context manager, or call ``close()``.
 
     ``on_progress`` is told how far the index is, when it has to be built first. Reading raises
-    KafkaException, RedisError, TopicsMissing or IndexStalled besides what each method says.
+    KafkaException, RedisError, TopicsMissing, IndexStalled or KeysStalled besides what each method says.
     """
 
     def __init__(self, settings: Settings, on_progress: OnProgress | None = None) -> None:
@@ -201,7 +201,7 @@ class EventStore:
         HistoryIncomplete.
         """
         with self._turn:
-            return audit.conversation(self._reader.talk(correlation_id))
+            return audit.conversation(self._reader.talk(correlation_id), self._reader.keys)
 
     # Reading all of them.
 

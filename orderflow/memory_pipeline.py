@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import count
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
@@ -34,6 +35,7 @@ from sagas import by_name as aggregate_of
 from schemas import headers
 from schemas.ids import is_part_key
 from schemas.parking import Parked, decode_parked, read_parked_key
+from schemas.personal import KEY_BYTES
 from schemas.records import decode_event, encode
 from schemas.saga import SagaState
 from schemas.topics import SAGA, Topics
@@ -103,8 +105,9 @@ class MemoryPipeline:
 
     def new_decider(self, name: str) -> Decider:
         """A processor that knows what is committed and nothing else."""
-        kind = SagaDecider if name == SAGA else Decider
-        return kind(self.aggregate(name), TOPICS, 0, self.stores[name])
+        if name == SAGA:
+            return SagaDecider(self.aggregate(name), TOPICS, 0, self.stores[name])
+        return Decider(self.aggregate(name), TOPICS, 0, self.stores[name], _key_of)
 
     def send(self, command: OutgoingCommand, *marks: tuple[str, bytes]) -> None:
         """A client sends a command, with these headers besides its own. Raises CommandTooLarge."""
@@ -254,6 +257,13 @@ class MemoryPipeline:
             passed = [mark for mark in passed if mark[0] != headers.ANSWER_TO]
         marks = [*passed, (headers.CAUSATION_ID, work.event_id.encode())]
         self.enqueue(TOPICS.commands("payment"), key, encode(followup.command), marks)
+
+
+def _key_of(aggregate_id: str) -> bytes:
+    """The same key for the same id, so that the same commands give the same records. Nothing is kept here
+    that would have to be forgotten.
+    """
+    return blake2b(aggregate_id.encode(), digest_size=KEY_BYTES).digest()
 
 
 def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:

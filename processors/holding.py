@@ -21,6 +21,7 @@ from runtime.records import IncomingRecord, OutgoingRecord
 from schemas import headers
 from schemas.letters import MESSAGE_LIMIT, Failure
 from schemas.parking import Action, Parked, as_parked, bytes_digest, decode_parked, parked_key
+from schemas.personal import NewKey, new_key
 from schemas.records import decode_outcome
 from schemas.rejections import Code, Rejection
 from schemas.topics import Topics
@@ -32,8 +33,15 @@ logger = logging.getLogger(__name__)
 class Holding(Judge):
     """A judge who keeps the order of an aggregate's commands when one cannot be judged."""
 
-    def __init__(self, aggregate: Aggregate, topics: Topics, partition: int, store: State) -> None:
-        super().__init__(aggregate, topics, partition, store)
+    def __init__(
+        self,
+        aggregate: Aggregate,
+        topics: Topics,
+        partition: int,
+        store: State,
+        new_key: NewKey = new_key,
+    ) -> None:
+        super().__init__(aggregate, topics, partition, store, new_key)
         self._place = topics.commands(aggregate.name), partition
         self._parking = Parking()
 

@@ -17,17 +17,21 @@ from processors.state_store import State
 from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from schemas.ids import outcome_key, part_key
 from schemas.letters import Failure
+from schemas.personal import NewKey, forgets, key_in, new_key, personal_fields
 from schemas.records import decode_outcome
 from schemas.rejections import Code, Rejection
-from schemas.topics import Topics
+from schemas.topics import PERSONAL, Topics
 from schemas.upcasting import StateReader
 
 
 class Known(msgspec.Struct, frozen=True, gc=False):
-    """An aggregate or a part as it stands: ``state`` is None and ``version`` 0 when it does not exist."""
+    """An aggregate or a part as it stands: ``state`` is None and ``version`` 0 when it does not exist.
+    ``subject_key``: what the personal fields of its events are sealed with, if it has any.
+    """
 
     version: int
     state: Any
+    subject_key: bytes | None = None
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
@@ -87,9 +91,18 @@ def failed(rejection: Rejection) -> Failure:
 class Judge:
     """One partition of one aggregate."""
 
-    def __init__(self, aggregate: Aggregate, topics: Topics, partition: int, store: State) -> None:
+    def __init__(
+        self,
+        aggregate: Aggregate,
+        topics: Topics,
+        partition: int,
+        store: State,
+        new_key: NewKey = new_key,
+    ) -> None:
         self._aggregate = aggregate
         self._store = store
+        self._new_key = new_key
+        self._has_personal = aggregate.name in PERSONAL
         self._edge = Edge(aggregate, topics.partitions)
         self._outbox = Outbox(aggregate.name, topics, partition)
         self._roots: StateReader[Any] = StateReader(aggregate.root_type)
@@ -142,7 +155,8 @@ class Judge:
         for number, step in enumerate(decision):
             version += 1
             event_id = f"{request.command_id}:{number}"
-            at = Occurrence(event_id, version, incoming.occurred_at_ms, case.marks)
+            subject_key = self._subject_key(case, step.event, draft) if self._has_personal else None
+            at = Occurrence(event_id, version, incoming.occurred_at_ms, case.marks, subject_key)
             self._write(case, step, at, draft)
         self._keep(case, draft)
         events = tuple(step.event for step in decision)
@@ -184,8 +198,19 @@ class Judge:
                 draft.put(record, Known(at.version, state))
         root = step.after.root
         full, bare = self._outbox.event(case.key, step.event, at, root)
-        draft.put(full, Known(at.version, root))
+        draft.put(full, Known(at.version, root, at.subject_key))
         draft.records.append(bare)
+
+    def _subject_key(self, case: Case, event: Event, draft: Draft) -> bytes | None:
+        """The aggregate's key from this event on. A new one is the only thing here that is not decided by
+        the input; deciding again after a failed transaction makes another, and one of them is committed.
+        """
+        if forgets(type(event)):
+            return None
+        known = (draft.known.get(case.key) or self._load(case.key, self._roots)).subject_key
+        if known is None and personal_fields(type(event)):
+            return self._new_key(case.request.aggregate_id)
+        return known
 
     def _keep(self, case: Case, draft: Draft) -> None:
         """All of the draft could be written: it counts."""
@@ -237,6 +262,9 @@ class Judge:
         known = self._open.known.get(key) or self._sealed.known.get(key)
         if known is None:
             value = self._store.states.get(key)
-            known = _NOTHING if value is None else Known(*reader.read(value))
+            if value is None:
+                known = _NOTHING
+            else:
+                known = Known(*reader.read(value), key_in(value) if self._has_personal else None)
             self._open.known[key] = known
         return known

@@ -17,6 +17,7 @@ from schemas.ids import derived_id, is_id, reply_key
 from schemas.letters import Failure, letter_marks
 from schemas.parking import Action, Parked, ParkedNotice, notice_key, parked_key
 from schemas.partitioner import partition_for
+from schemas.personal import key_text, sealed, withheld
 from schemas.records import CommandRecord, EventRecord, Outcome, OutcomeStatus, encode
 from schemas.rejections import Rejection
 from schemas.topics import SAGA, Topics
@@ -26,12 +27,16 @@ STAGE = "command-processor"
 
 
 class Occurrence(msgspec.Struct, frozen=True, gc=False):
-    """What makes an event this event: its id, the version it leads to, its time, and its headers."""
+    """What makes an event this event: its id, the version it leads to, its time, and its headers.
+
+    ``subject_key``: with what its personal fields are sealed, and what its aggregate keeps; None: nothing.
+    """
 
     event_id: str
     version: int
     ms: int
     marks: Headers
+    subject_key: bytes | None = None
 
 
 class Outbox:
@@ -54,7 +59,11 @@ class Outbox:
         self, key: bytes, event: Event, at: Occurrence, state: msgspec.Struct
     ) -> tuple[OutgoingRecord, OutgoingRecord]:
         """The event with the state after it, and the event alone for the history."""
-        data = msgspec.Raw(encode(event))
+        if at.subject_key is None:
+            data = msgspec.Raw(encode(event))
+        else:
+            stream = f"{self._aggregate}/{key.decode()}"
+            data = msgspec.Raw(sealed(event, at.subject_key, stream, at.event_id))
         return self.state(key, event, data, at, state), self.history(key, event, data, at)
 
     def state(
@@ -70,6 +79,7 @@ class Outbox:
             data=data,
             state_version=version_of(type(state)),
             state=msgspec.Raw(encode(state)),
+            subject_key=key_text(at.subject_key),
         )
         return OutgoingRecord(self._events, self._partition, key, encode(record), at.marks)
 
@@ -137,7 +147,7 @@ class Outbox:
         if rejection is not None:
             data |= {"code": rejection.code, "message": rejection.message}
         if events:
-            data["events"] = [{"type": type(e).__name__, "data": e} for e in events]
+            data["events"] = [{"type": type(e).__name__, "data": withheld(e)} for e in events]
         answer_id = derived_id(self._aggregate, request.command_id)
         return (self._answer(to, request, answer_id, data, marks),)
 

@@ -11,7 +11,7 @@ Nothing uncommitted is ever written.
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol, cast
@@ -26,6 +26,8 @@ from rocksdict import (
     WriteBatch,
 )
 
+from sagas import AGGREGATES
+from schemas.personal import forgets
 from schemas.topics import IDEMPOTENCY_WINDOW_MS, TOMBSTONE_RETENTION_MS
 
 WRITE_BUFFER_BYTES: Final = 8 * 1024 * 1024
@@ -40,6 +42,14 @@ BLOOM_BITS: Final = 10
 
 _CHECKPOINT_KEY: Final = b"\x00checkpoint"  # no record key begins with NUL
 _MARK: Final = b"\x00mark/"
+
+ERASING: Final = tuple(
+    f'{{"type":"{event.__name__}",'.encode()
+    for aggregate in AGGREGATES
+    for event in aggregate.events
+    if forgets(event)
+)
+"""How the records begin after which nothing older of their key may stay on the disk."""
 
 Marker = Callable[[bytes], bytes | None]
 """Of a value, what is worth to be found without looking at all others; None: nothing."""
@@ -122,6 +132,12 @@ class PartitionCopy:
                 batch.put(key, value)
         if self._marker is not None:
             self._mark(batch, changes, self._marker)
+        forgotten = [key for key, value in changes.items() if value and value.startswith(ERASING)]
+        if forgotten:
+            # Before the checkpoint: killed in between, this is read from the topic and done again.
+            self._db.write(batch)
+            self._erase(forgotten)
+            batch = WriteBatch(raw_mode=True)
         checkpoint = Checkpoint(self._topic_id, next_offset, time.time_ns() // 1_000_000)
         batch.put(_CHECKPOINT_KEY, msgspec.json.encode(checkpoint))
         self._db.write(batch)
@@ -148,6 +164,14 @@ class PartitionCopy:
                 batch.delete(_MARK + key)
             else:
                 batch.put(_MARK + key, mark)
+
+    def _erase(self, keys: Sequence[bytes]) -> None:
+        """Takes off the disk what stood under these keys before: RocksDB keeps what was overwritten in its
+        log until it is flushed, and in its files until they are compacted.
+        """
+        self._db.flush()
+        for key in keys:
+            self._db.compact_range(key, key + b"\x00")
 
     def reset(self) -> None:
         """Forgets everything."""

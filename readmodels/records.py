@@ -54,12 +54,12 @@ def read(
     value: bytes | None,
     headers: Headers,
     states: Reader[Any],
-    project: Callable[[str, int, bytes], Row],
+    project: Callable[[str, int, bytes], Row | None],
 ) -> Change[Row] | None:
     """The change that a record makes; None where it is no view's matter (parts, such as reservations).
 
     ``states`` reads what the record has for a state: ``project`` gets it as of its current version,
-    whichever release wrote it. Raises Unreadable.
+    whichever release wrote it; where it gives no row, that is a deletion. Raises Unreadable.
     """
     identity = _identity(key)
     if is_part_key(identity):

@@ -20,7 +20,7 @@ from schemas.inventory import StockLevel
 from schemas.order import OrderState, OrderStatus
 from schemas.saga import SagaState
 from schemas.upcasting import Reader
-from schemas.user import UserState
+from schemas.user import UserState, UserStatus
 
 
 @dataclass
@@ -111,6 +111,8 @@ class Reference:
         profiles: dict[str, Profile] = {}
         for user_id, (version, state) in self.tables["user"].living().items():
             user = msgspec.json.decode(state, type=UserState)
+            if user.status is UserStatus.FORGOTTEN:
+                continue
             profiles[user_id] = Profile(
                 version, user.status.value, user.name, user.email,
                 user.registered_at_ms, user.updated_at_ms,

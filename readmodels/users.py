@@ -8,16 +8,18 @@ import msgspec
 
 from readmodels.documents import Collection, Document
 from readmodels.records import flat
-from schemas.user import UserState
+from schemas.user import UserState, UserStatus
 
 _decode: Final = msgspec.json.Decoder(UserState).decode
 
 COLLECTION: Final = Collection("user")
 
 
-def project(_user_id: str, version: int, state: bytes) -> Document:
-    """Pure. Raises msgspec.MsgspecError for what is no user's state."""
+def project(_user_id: str, version: int, state: bytes) -> Document | None:
+    """Pure; None for a user who is forgotten. Raises msgspec.MsgspecError for what is no user's state."""
     user = _decode(state)
+    if user.status is UserStatus.FORGOTTEN:
+        return None
     return Document(
         flat(
             version=version,

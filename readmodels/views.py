@@ -24,7 +24,7 @@ class View:
     """A view reads the events topic of one aggregate; several views may read the same.
 
     ``states`` reads the aggregate's states of any version. ``project``: aggregate id, version and state
-    (JSON) → the row. ``apply`` brings rows into Redis.
+    (JSON) → the row, or None where there shall be none. ``apply`` brings rows into Redis.
 
     A *unit* is the smallest piece of a view that changes by itself: an aggregate's document, a user's sums.
     ``unit_of``: kind of key, its identity and the member of a sorted set → the unit it belongs to.
@@ -52,7 +52,7 @@ def documents(
     name: str,
     aggregate: str,
     states: Reader[Any],
-    project: Callable[[str, int, bytes], Document],
+    project: Callable[[str, int, bytes], Document | None],
     kept: Collection,
 ) -> View:
     """A view of one document an aggregate, and perhaps a ranking."""

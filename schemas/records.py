@@ -47,7 +47,8 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True,
     with ``state`` and no ``data``.
 
     ``schema_version`` is that of ``data``, ``state_version`` that of ``state``: an event and a state
-    change independently of each other.
+    change independently of each other. ``subject_key``, on ``….events`` only: what the personal fields
+    of the aggregate's events are sealed with (schemas/personal.py), base64url.
     """
 
     type: str
@@ -58,6 +59,7 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True,
     data: msgspec.Raw = ABSENT
     state_version: int = FIRST_VERSION
     state: msgspec.Raw = ABSENT
+    subject_key: str = ""
 
 
 class OutcomeStatus(StrEnum):

@@ -29,6 +29,7 @@ class Code(StrEnum):
     USER_NOT_FOUND = "user_not_found"
     USER_ALREADY_DEACTIVATED = "user_already_deactivated"
     USER_DEACTIVATED = "user_deactivated"  # the user may no longer order
+    USER_FORGOTTEN = "user_forgotten"  # the user's data was deleted; the id is never used again
 
     ITEM_ALREADY_REGISTERED = "item_already_registered"
     ITEM_NOT_FOUND = "item_not_found"

@@ -34,6 +34,15 @@ _COMPACTED: Final = {
     "min.cleanable.dirty.ratio": "0.1",  # a rebuild reads little more than one record an aggregate
     "max.message.bytes": str(MAX_RECORD_BYTES),
 }
+ERASED_WITHIN_MS: Final = _DAY_MS
+"""How long a replaced record of an aggregate with personal data may stay until the broker's cleaner has
+to look at it. What is forgotten is unreadable from then on, for the key went with the record.
+"""
+
+PERSONAL: Final = frozenset({"user"})
+"""Aggregates whose states hold personal data."""
+
+_ERASED: Final = _COMPACTED | {"max.compaction.lag.ms": str(ERASED_WITHIN_MS)}
 _FOR_EVER: Final = {
     "cleanup.policy": "delete",
     "retention.ms": "-1",
@@ -119,7 +128,8 @@ class Topics:
         """All topics, in a stable order."""
         for aggregate in AGGREGATES:
             yield TopicSpec(self.commands(aggregate), self.partitions, _COMMANDS)
-            yield TopicSpec(self.events(aggregate), self.partitions, _COMPACTED)
+            compacted = _ERASED if aggregate in PERSONAL else _COMPACTED
+            yield TopicSpec(self.events(aggregate), self.partitions, compacted)
             yield TopicSpec(self.history(aggregate), self.partitions, _FOR_EVER)
             yield TopicSpec(
                 self.outcomes(aggregate), self.partitions, _expires(IDEMPOTENCY_WINDOW_MS)

@@ -14,6 +14,7 @@ import msgspec
 
 from commands.aggregate import Aggregate, Loaded
 from schemas.ids import PART_SEPARATOR, is_part_key
+from schemas.personal import is_sealed, key_bytes, opened
 from schemas.records import EventRecord, decode_event
 from schemas.upcasting import Reader
 from verification.drift import Drift, Kind, Level
@@ -26,13 +27,15 @@ Entry = tuple[bytes | None, bytes | None]
 class States:
     """Newest records of an aggregate's events topic: by id, version and root; by id, its parts.
 
-    ``deleted``: ids whose newest record is a tombstone. ``unreadable``: ids with the reason.
+    ``deleted``: ids whose newest record is a tombstone. ``unreadable``: ids with the reason. ``keys``: by id,
+    what opens the personal fields of its events, while it is not forgotten.
     """
 
     roots: dict[str, tuple[int, Any]] = field(default_factory=dict)
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
     unreadable: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, bytes] = field(default_factory=dict)
 
 
 def newest_states(aggregate: Aggregate, records: Iterable[Entry]) -> States:
@@ -54,9 +57,17 @@ def newest_states(aggregate: Aggregate, records: Iterable[Entry]) -> States:
                 root = roots.read(event.state, event.state_version)
                 found.roots[key] = event.version, root
                 found.deleted.discard(key)
+                _keep_key(found, key, event.subject_key)
         except msgspec.MsgspecError as error:
             found.unreadable[key] = str(error)
     return found
+
+
+def _keep_key(found: States, identity: str, text: str) -> None:
+    if text:
+        found.keys[identity] = key_bytes(text)
+    else:
+        found.keys.pop(identity, None)
 
 
 def _add_part(
@@ -90,7 +101,9 @@ class Fold:
         identity = (key or b"").decode(errors="replace")
         try:
             event = decode_event(value or b"")
-            data = self._events[event.type].read(event.data, event.schema_version)
+            data = self._events[event.type].read(
+                self._in_the_clear(identity, event), event.schema_version
+            )
         except (msgspec.MsgspecError, KeyError) as error:
             self._give_up(identity, Kind.UNREADABLE, None, repr(error))
             return None
@@ -108,6 +121,13 @@ class Fold:
             self._keep(identity, part, evolved.parts.get(part))
         self._compare(identity, event.version)
         return event
+
+    def _in_the_clear(self, identity: str, event: EventRecord) -> bytes | msgspec.Raw:
+        kind = self._events[event.type].type
+        if not is_sealed(kind, event.schema_version):
+            return event.data
+        stream = f"{self._aggregate.name}/{identity}"
+        return opened(kind, bytes(event.data), self._states.keys.get(identity), stream, event.id)
 
     def finish(self) -> list[Drift]:
         """All findings, with those that only the end of the histories shows."""

@@ -10,6 +10,7 @@ from orderflow.cli import (
     dead_letters,
     demo,
     doctor,
+    forget,
     history,
     imports,
     place,
@@ -67,6 +68,7 @@ app.add_typer(query.app, name="query", rich_help_panel="Use")
 app.add_typer(imports.app, name="import", rich_help_panel="Use")
 app.command("history", rich_help_panel="Operate")(history.history)
 app.add_typer(sagas.app, name="sagas", rich_help_panel="Operate")
+app.add_typer(forget.app, name="forget", rich_help_panel="Operate")
 app.add_typer(sync.app, name="sync", rich_help_panel="Operate")
 app.add_typer(webhook_deliveries.app, name="webhooks", rich_help_panel="Operate")
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Operate")

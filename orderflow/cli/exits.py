@@ -17,6 +17,7 @@ from rich.markup import escape
 from eventstore import (
     EventStoreError,
     IndexStalled,
+    KeysStalled,
     ReplayStalled,
     StreamNotFound,
     UnknownStream,
@@ -24,6 +25,7 @@ from eventstore import (
 )
 from orderflow.cli.output import errors
 from orderflow.dead_letters import LetterNotFound, LetterRefused
+from orderflow.forgetting import DeadLettersStalled
 from orderflow.servers import ServersNotFound
 from orderflow.shop.retail_file import NotOnlineRetail
 from readmodels import RebuildFailed, RebuildRunning
@@ -98,6 +100,8 @@ EXPECTED: Final = (
     EventStoreError,
     IndexStalled,
     ReplayStalled,
+    KeysStalled,
+    DeadLettersStalled,
     OutcomeTimeout,
     NotDelivered,
     CommandTooLarge,
@@ -137,7 +141,7 @@ def explain(error: BaseException) -> Failure:
             return Failure(Exit.USAGE, str(error), "`orderflow history --help` has an example.")
         case EventStoreError():
             return Failure(Exit.NO, str(error), _DOCTOR)
-        case IndexStalled() | ReplayStalled():
+        case IndexStalled() | ReplayStalled() | KeysStalled() | DeadLettersStalled():
             return Failure(Exit.TIMEOUT, str(error), _DOCTOR)
         case EmbeddedServerError():
             return Failure(Exit.UNREACHABLE, str(error), _DOCTOR)

@@ -22,9 +22,10 @@ from processors.outbox import Occurrence, Outbox, command_record
 from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from sagas import AGGREGATES
 from schemas import headers
+from schemas.personal import KEY_BYTES
 from schemas.records import Outcome, encode
 from schemas.rejections import Code, Rejection
-from schemas.topics import Topics
+from schemas.topics import PERSONAL, Topics
 
 FOLDER: Final = "tests/golden"
 TOPICS: Final = Topics("orderflow", partitions=4)
@@ -39,6 +40,9 @@ HEADERS: Final = {
 _MARKS: Final[Headers] = [(name, text.encode()) for name, text in HEADERS.items()]
 _AT: Final = Occurrence(f"{COMMAND_ID}:0", 1, NOON_MS, _MARKS)
 _KEY: Final = b"order-1"
+
+SUBJECT_KEY: Final = bytes(range(KEY_BYTES))
+"""With which the personal fields in these files are sealed."""
 
 PAYLOAD: Final = {Kind.COMMAND: "data", Kind.EVENT: "data", Kind.STATE: "state"}
 """Where in its record a message stands; a reply is the record."""
@@ -97,8 +101,7 @@ def _record(message: Message) -> bytes:
     if message.kind is Kind.REPLY:
         return encode(value)
     if message.kind is Kind.EVENT:
-        raw = msgspec.Raw(encode(value))
-        return _outbox(message.owner).history(_KEY, value, raw, _AT).value or b""
+        return _outbox(message.owner).event(_KEY, value, _at(message.owner), value)[1].value or b""
     return _state_record(message, value)
 
 
@@ -109,7 +112,12 @@ def _state_record(message: Message, state: msgspec.Struct) -> bytes:
     outbox = _outbox(message.owner)
     if message.type is aggregate.part_type:
         return outbox.part(_KEY, event, _AT, state).value or b""
-    return outbox.event(_KEY, event, _AT, state)[0].value or b""
+    return outbox.event(_KEY, event, _at(message.owner), state)[0].value or b""
+
+
+def _at(owner: str) -> Occurrence:
+    subject_key = SUBJECT_KEY if owner in PERSONAL else None
+    return msgspec.structs.replace(_AT, subject_key=subject_key)
 
 
 def _tombstone() -> OutgoingRecord:

@@ -17,6 +17,7 @@ from schemas.ids import ID_PATTERN, MAX_ID_LENGTH
 from schemas.parking import Action, Parked, ParkedNotice
 from schemas.records import FIRST_VERSION, CommandRecord, EventRecord, Outcome
 from schemas.saga import SagaEnd
+from schemas.topics import PERSONAL
 from schemas.upcasting import upcasters_of, version_of
 from schemas.webhook import Delivery
 
@@ -39,9 +40,10 @@ def _schemas() -> Iterator[tuple[str, Schema]]:
             for version, old in old_forms(model):
                 schema = command_schema(old, model.__name__, version)
                 yield _named(f"{path}.v{version}", schema, version)
+        keyed = name in PERSONAL
         for event in aggregate.events:
             newest = version_of(event)
-            full = event_schema((event.__name__,), event, aggregate.root_type)
+            full = event_schema((event.__name__,), event, aggregate.root_type, keyed=keyed)
             yield _named(f"{name}/events/{event.__name__}", full, newest)
             bare = event_schema((event.__name__,), event, None)
             yield _named(f"{name}/history/{event.__name__}", bare, newest)
@@ -113,8 +115,12 @@ def event_schema(
     types: tuple[str, ...],
     event: type[msgspec.Struct] | None,
     state: type[msgspec.Struct] | None,
+    *,
+    keyed: bool = False,
 ) -> Schema:
-    """An event record: with ``state`` as on the events topic, without it as in the history."""
+    """An event record: with ``state`` as on the events topic, without it as in the history. ``keyed``: it
+    may carry the key of the aggregate's personal data.
+    """
     present = {"data": event, "state": state}
     parts = {name: kind for name, kind in present.items() if kind is not None}
     references, definitions = msgspec.json.schema_components(
@@ -124,6 +130,8 @@ def event_schema(
     replaced["type"] = {"const": types[0]} if len(types) == 1 else {"enum": list(types)}
     required = ["type", "id", "version", "occurred_at_ms", *parts]
     left_out = set(present) - set(parts)
+    if not keyed:
+        left_out.add("subject_key")
     for part, its_version in (("data", "schema_version"), ("state", "state_version")):
         kind = present[part]
         if kind is None:

@@ -22,7 +22,7 @@ from commands.order import ORDER, CreateOrder
 from commands.payment import PAYMENT, CapturePayment, FailPayment, RefundPayment, RequestRefund
 from commands.stream import STREAM
 from commands.text import NOT_BLANK
-from commands.user import ValidateUser
+from commands.user import ForgetUser, ValidateUser
 from commands.webhook import (
     LONGEST_OVERLAP_MS,
     MOST_SECRETS,
@@ -62,7 +62,7 @@ of_every_aggregate_that_is_created = pytest.mark.parametrize(
 )
 
 MAY_CHANGE_NOTHING = (
-    *(ValidateUser, CapturePayment, RequestRefund, FailPayment),
+    *(ValidateUser, ForgetUser, CapturePayment, RequestRefund, FailPayment),
     *(UpdateWebhook, RotateWebhookSecret, PauseWebhook, ResumeWebhook, DeleteWebhook),
     SkipWebhookEvent,
 )

@@ -15,7 +15,7 @@ from commands.inventory import AdjustStock, RegisterItem
 from commands.parking import ORDERS
 from commands.payment import FailPayment, RequestPayment, RequestRefund
 from commands.stream import AppendEvents, NewEvent
-from commands.user import DeactivateUser, RegisterUser
+from commands.user import DeactivateUser, ForgetUser, RegisterUser
 from commands.webhook import (
     CreateWebhook,
     DeleteWebhook,
@@ -80,6 +80,7 @@ NEVER_IN_THE_SHOP = (
     ),
     PlannedCommand("user", "x", "RegisterUser", RegisterUser(name="X"), "x-1"),
     PlannedCommand("user", "x", "DeactivateUser", DeactivateUser(reason="left"), "x-2"),
+    PlannedCommand("user", "x", "ForgetUser", ForgetUser(by="ann"), "x-9"),
     PlannedCommand("inventory", "x", "RegisterItem", RegisterItem(description="X"), "x-3"),
     PlannedCommand("inventory", "x", "AdjustStock", AdjustStock(delta=3, reason="found"), "x-4"),
     PlannedCommand(

@@ -106,7 +106,8 @@ def test_what_is_not_of_its_version_is_a_validation_error(data: bytes, says: str
 
 def test_a_type_that_never_changed_is_of_version_1() -> None:
     types = [kind for a in AGGREGATES for kind in (*a.commands, *a.events, a.root_type)]
-    assert {version_of(kind) for kind in types} == {1}
+    unchanged = [kind for kind in types if not getattr(kind, "UPCASTERS", ())]
+    assert {version_of(kind) for kind in unchanged} == {1}
     assert [version_of(kind) for kind in (ParcelSent, Depot, Label, SendParcel)] == [3, 2, 2, 2]
 
 
@@ -211,7 +212,7 @@ def test_a_view_gets_an_old_state_as_the_present_one() -> None:
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 def test_no_view_guesses_at_a_newer_state(view: View) -> None:
     with pytest.raises(Unreadable) as caught:
-        read(b"d", stored({}, 2), (), view.states, view.project)
+        read(b"d", stored({}, version_of(view.states.type) + 1), (), view.states, view.project)
     assert caught.value.code == "unsupported_schema_version"
 
 

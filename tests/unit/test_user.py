@@ -3,13 +3,20 @@
 import pytest
 from pydantic import ValidationError
 
-from commands.user import DeactivateUser, RegisterUser, ValidateUser
+from commands.user import DeactivateUser, ForgetUser, RegisterUser, ValidateUser
 from schemas.rejections import Code
-from schemas.user import UserDeactivated, UserRegistered, UserState, UserStatus
+from schemas.user import (
+    UserDeactivated,
+    UserForgotten,
+    UserRegistered,
+    UserState,
+    UserStatus,
+)
 from tests.support.decisions import given
 
 ADA = UserRegistered("Ada", "ada@example.org")
 GONE = UserDeactivated("asked for it")
+FORGOTTEN = UserForgotten("ann", "request")
 
 
 def test_a_new_user_is_registered() -> None:
@@ -87,3 +94,34 @@ def test_free_text_has_1_to_200_characters(text: str) -> None:
 def test_a_name_is_1_to_200_characters_and_not_only_blanks(name: str) -> None:
     with pytest.raises(ValidationError):
         RegisterUser(name=name)
+
+
+@pytest.mark.parametrize("before", [[ADA], [ADA, GONE]], ids=["active", "deactivated"])
+def test_a_user_is_forgotten_and_only_times_remain(
+    before: list[UserRegistered | UserDeactivated],
+) -> None:
+    at_ms = len(before) + 1
+    given(before).when(ForgetUser(by="ann")).then([FORGOTTEN]).then_state(
+        UserState(UserStatus.FORGOTTEN, "", None, 1, at_ms)
+    )
+
+
+def test_to_forget_again_changes_nothing() -> None:
+    given([ADA, FORGOTTEN]).when(ForgetUser(by="bob")).then([])
+
+
+def test_who_is_not_registered_cannot_be_forgotten() -> None:
+    given([]).when(ForgetUser(by="ann")).then_rejected(
+        Code.USER_NOT_FOUND, "no user is registered with this id"
+    )
+
+
+@pytest.mark.parametrize(
+    "late", [RegisterUser(name="Ada"), DeactivateUser(reason="x"), ValidateUser()]
+)
+def test_nothing_follows_being_forgotten(
+    late: RegisterUser | DeactivateUser | ValidateUser,
+) -> None:
+    given([ADA, FORGOTTEN]).when(late).then_rejected(
+        Code.USER_FORGOTTEN, "the data of this user was deleted; the id cannot be used again"
+    )
