@@ -12,6 +12,8 @@ from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas import headers
 from schemas.rejections import Code
+from schemas.upcasting import version_of
+from schemas.user import UserState
 from tests.support import events
 from tests.support.commanding import command, eventually
 from tests.support.events import EventProducer, Record
@@ -36,14 +38,15 @@ def test_a_processor_stops_at_a_newer_state_and_leaves_the_command_to_a_newer_pr
         with RoleProcess("processors", env, tmp_path / "first.log"):
             client.execute(command("ada", "RegisterUser", name="Ada"))
         state = events.user("ada", 2).value or b""
-        newer = state.replace(b'"state":', b'"state_version":2,"state":')
+        unknown = version_of(UserState) + 1
+        newer = state.replace(b'"state":', f'"state_version":{unknown},"state":'.encode())
         upgraded = EventProducer(settings)
         upgraded.commit([Record("user", "ada", newer)])
         client.send(command("ada", "DeactivateUser", reason="left"))
         client.flush()
         with RoleProcess("processors", env, tmp_path / "second.log") as processor:
             assert processor.wait() == EXIT_REFUSED
-            assert "version 2 of UserState is not known here" in processor.text()
+            assert f"version {unknown} of UserState is not known here" in processor.text()
     assert len(read_topic(settings, outcomes)) == 1
     assert not read_topic(settings, topics.dead_letters)
 
