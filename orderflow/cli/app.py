@@ -1,46 +1,112 @@
-"""The app and its commands' order in the help; turns expected failures into a sentence and an exit code."""
+"""The app and its commands' order in the help; turns expected failures into a sentence and an exit code.
 
-from typing import Any
+A command's module is imported when the command is asked for: `orderflow up` starts nine processes, and none
+of them has to load the others' libraries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Final, NamedTuple
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command_from_info, get_group
+from typer.models import CommandInfo
 
-from orderflow.cli import (
-    consistency,
-    dead_letters,
-    demo,
-    doctor,
-    forget,
-    history,
-    imports,
-    place,
-    query,
-    rebuild,
-    roles,
-    sagas,
-    send,
-    sync,
-    topics,
-    up,
-    verify,
-    webhook_deliveries,
-)
-from orderflow.cli.exits import EPILOG, EXPECTED, Exit, explain, quit_with, show
+from orderflow.cli.exits import EPILOG, Exit, quit_with, show
+
+
+class Entry(NamedTuple):
+    """A command or a group of them: where it stands in this package, and under what the help lists it."""
+
+    module: str
+    attribute: str
+    panel: str
+
+
+RUN: Final = "Run"
+USE: Final = "Use"
+OPERATE: Final = "Operate"
+
+COMMANDS: Final[Mapping[str, Entry]] = {
+    "up": Entry("up", "up", RUN),
+    "demo": Entry("demo", "demo", RUN),
+    "processor": Entry("roles", "processor", RUN),
+    "saga-processor": Entry("roles", "saga_processor", RUN),
+    "reactor": Entry("roles", "reactor", RUN),
+    "projector": Entry("roles", "projector", RUN),
+    "verifier": Entry("roles", "verifier", RUN),
+    "payments": Entry("roles", "payments", RUN),
+    "indexer": Entry("roles", "indexer", RUN),
+    "gateway": Entry("roles", "gateway", RUN),
+    "send": Entry("send", "send", USE),
+    "place-order": Entry("place", "place_order", USE),
+    "query": Entry("query", "app", USE),
+    "import": Entry("imports", "app", USE),
+    "history": Entry("history", "history", OPERATE),
+    "sagas": Entry("sagas", "app", OPERATE),
+    "forget": Entry("forget", "app", OPERATE),
+    "sync": Entry("sync", "app", OPERATE),
+    "webhooks": Entry("webhook_deliveries", "app", OPERATE),
+    "dead-letters": Entry("dead_letters", "app", OPERATE),
+    "rebuild": Entry("rebuild", "rebuild", OPERATE),
+    "consistency": Entry("consistency", "consistency", OPERATE),
+    "verify": Entry("verify", "verify", OPERATE),
+    "topics": Entry("topics", "app", OPERATE),
+    "doctor": Entry("doctor", "doctor", OPERATE),
+}
+"""In the order of the help."""
 
 
 class Commands(TyperGroup):
     """The top of the command line: what is expected to go wrong is shown without a traceback."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        names: dict[str, Any] = dict.fromkeys(COMMANDS)
+        self.commands = names  # by which a mistyped one is guessed
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of the table."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command by its name; None where there is none."""
+        del ctx
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        found = getattr(import_module(f"orderflow.cli.{entry.module}"), entry.attribute)
+        if isinstance(found, typer.Typer):
+            made: Any = get_group(found)
+            made.name = cmd_name
+        else:
+            info = CommandInfo(cmd_name, callback=found)
+            made = get_command_from_info(
+                info, pretty_exceptions_short=True, rich_markup_mode="rich"
+            )
+        made.rich_help_panel = entry.panel
+        return made
+
     def invoke(self, ctx: Any) -> object:
         """Runs the chosen command. Raises typer.Exit with a code of the table."""
         try:
             return super().invoke(ctx)
-        except EXPECTED as error:
+        except typer.Exit:
+            raise
+        except KeyboardInterrupt:
+            raise quit_with(Exit.INTERRUPTED) from None
+        except Exception as error:
+            from orderflow.cli.failures import EXPECTED, explain
+
+            if not isinstance(error, EXPECTED):
+                raise
             failure = explain(error)
             show(failure)
             raise quit_with(failure.code) from None
-        except KeyboardInterrupt:
-            raise quit_with(Exit.INTERRUPTED) from None
 
 
 app = typer.Typer(
@@ -52,28 +118,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("up", rich_help_panel="Run")(up.up)
-app.command("demo", rich_help_panel="Run")(demo.demo)
-app.command("processor", rich_help_panel="Run")(roles.processor)
-app.command("saga-processor", rich_help_panel="Run")(roles.saga_processor)
-app.command("reactor", rich_help_panel="Run")(roles.reactor)
-app.command("projector", rich_help_panel="Run")(roles.projector)
-app.command("verifier", rich_help_panel="Run")(roles.verifier)
-app.command("payments", rich_help_panel="Run")(roles.payments)
-app.command("indexer", rich_help_panel="Run")(roles.indexer)
-app.command("gateway", rich_help_panel="Run")(roles.gateway)
-app.command("send", rich_help_panel="Use")(send.send)
-app.command("place-order", rich_help_panel="Use")(place.place_order)
-app.add_typer(query.app, name="query", rich_help_panel="Use")
-app.add_typer(imports.app, name="import", rich_help_panel="Use")
-app.command("history", rich_help_panel="Operate")(history.history)
-app.add_typer(sagas.app, name="sagas", rich_help_panel="Operate")
-app.add_typer(forget.app, name="forget", rich_help_panel="Operate")
-app.add_typer(sync.app, name="sync", rich_help_panel="Operate")
-app.add_typer(webhook_deliveries.app, name="webhooks", rich_help_panel="Operate")
-app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Operate")
-app.command("rebuild", rich_help_panel="Operate")(rebuild.rebuild)
-app.command("consistency", rich_help_panel="Operate")(consistency.consistency)
-app.command("verify", rich_help_panel="Operate")(verify.verify)
-app.add_typer(topics.app, name="topics", rich_help_panel="Operate")
-app.command("doctor", rich_help_panel="Operate")(doctor.doctor)
+
+
+@app.callback()
+def _orderflow() -> None:
+    """A CQRS order pipeline on Kafka and Redis."""

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from orderflow.cli.context import connected, settings
-from orderflow.cli.progress import progress_bars, progress_reporter
 from orderflow.roles import stop_with_parent
 
 
@@ -75,6 +74,7 @@ def indexer(
 ) -> None:
     """Keep the index of the event store up to date, so that nobody who reads a stream has to."""
     from eventstore.role import index_once, run_indexer
+    from orderflow.cli.progress import progress_bars, progress_reporter
 
     stop_with_parent()
     found = connected()
