@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from runtime.embedded import EmbeddedKafka, EmbeddedRedis, EmbeddedServers, ServersAddress
 
@@ -29,12 +30,31 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServersAddress
     chosen = os.environ.get("ORDERFLOW_TEST_SERVERS") or ("docker" if docker_answers() else None)
     if chosen not in (None, *CHOICES):
         raise pytest.UsageError(f"ORDERFLOW_TEST_SERVERS is {chosen!r}, not one of {CHOICES}")
-    if chosen == "docker":
-        with container_servers() as address:
-            yield address
-    else:
-        with EmbeddedServers(tmp_path_factory.mktemp("servers")) as running:
-            yield running.address
+    with ExitStack() as stack:
+        if chosen == "docker":
+            address = stack.enter_context(container_servers())
+        else:
+            home = tmp_path_factory.mktemp("servers")
+            address = stack.enter_context(EmbeddedServers(home)).address
+        SHARED.append(address)
+        stack.callback(SHARED.clear)
+        yield address
+
+
+SHARED: list[ServersAddress] = []
+"""The servers that all tests share, once one has asked for them."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _topics_go_with_their_module() -> Iterator[None]:
+    """A broker with thousands of old topics answers every client late: each asks for all of them."""
+    yield
+    for address in SHARED:
+        client = AdminClient({"bootstrap.servers": address.bootstrap_servers})
+        names = [name for name in client.list_topics(timeout=30).topics if name[:2] != "__"]
+        if names:
+            for future in client.delete_topics(names, request_timeout=60).values():
+                future.result()
 
 
 @pytest.fixture
