@@ -180,6 +180,17 @@ TRANSIENT: Final = frozenset(
 """What a cluster answers while it starts, elects or loses a broker: the same question again is right."""
 
 
+STALE_METADATA: Final = frozenset(
+    {
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+    }
+)
+"""The broker came back, and an admin client remembers what was before. It asks the same way for minutes
+unless it is made to look again."""
+
+
 def is_transient(error: KafkaError) -> bool:
     """Whether the same call may be answered a moment later."""
     return error.retriable() or error.code() in TRANSIENT
@@ -243,7 +254,12 @@ def _offsets(
         futures = client.list_offsets(
             asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=OFFSETS_CALL_S
         )
-        return {(at.topic, at.partition): f.result().offset for at, f in futures.items()}
+        try:
+            return {(at.topic, at.partition): f.result().offset for at, f in futures.items()}
+        except KafkaException as error:
+            if error.args[0].code() in STALE_METADATA:
+                client.list_topics(timeout=LIST_CALL_S)
+            raise
 
     return until_answered(answers, timeout_s)
 
