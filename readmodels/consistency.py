@@ -16,12 +16,11 @@ from typing import Final, Self
 
 from confluent_kafka import (
     Consumer,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
 
 from readmodels import positions, questions
 from readmodels.keys import Keys
@@ -127,20 +126,10 @@ class Consistency:
 
     def watermarks(self) -> dict[TopicPart, tuple[int, int]]:
         """Partition → first offset and the one after the last, of all views."""
-        low, high = self._offsets(OffsetSpec.earliest()), self._offsets(OffsetSpec.latest())
+        parts = [part for parts in self._parts.values() for part in parts]
+        low = kafka.first_offsets(self._admin, parts, ANSWER_WITHIN_S)
+        high = kafka.end_offsets(self._admin, parts, ANSWER_WITHIN_S)
         return {part: (low[part], high[part]) for part in low}
-
-    def _offsets(self, spec: OffsetSpec) -> dict[TopicPart, int]:
-        """As who reads everything sees them: a committed reader's end would hide what is committed behind
-        the open transaction of a dead writer.
-        """
-        asked = {TopicPartition(*part): spec for parts in self._parts.values() for part in parts}
-        answers = self._admin.list_offsets(
-            asked,
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=ANSWER_WITHIN_S,
-        )
-        return {(at.topic, at.partition): one.result().offset for at, one in answers.items()}
 
     def lags(self, marks: Watermarks) -> dict[str, int]:
         """View → offsets it is behind these ends, holes and all. Asks Redis alone."""
