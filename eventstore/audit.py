@@ -1,7 +1,8 @@
 """Who asked what, why it was refused, and what followed: timelines from the records of several topics.
 
 Pure: records in, entries out. Of one aggregate: its events, and the commands it refused. Of a conversation (a
-correlation id): its commands with their outcomes, events and dead letters, over all aggregates.
+correlation id), over all aggregates: its commands with their outcomes, events, dead letters and what
+operators did about these.
 """
 
 from collections import defaultdict
@@ -18,6 +19,7 @@ from eventstore.keys import NO_KEYS, Keys
 from runtime.records import IncomingRecord
 from schemas import headers
 from schemas.ids import PART_SEPARATOR
+from schemas.parking import decode_action
 from schemas.personal import FORGOTTEN
 from schemas.records import Outcome, decode_command, decode_outcome
 from schemas.topics import PERSONAL
@@ -29,6 +31,7 @@ class EntryKind(StrEnum):
     COMMAND = "command"
     EVENT = "event"
     DEAD_LETTER = "dead_letter"
+    ACTION = "action"
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +39,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     ``id``: the command's or the event's. ``cause``: the id of what directly caused it; None for what somebody
     outside asked. ``version``: of an event, its own; of a command, where the aggregate stood after it.
-    ``status``, ``code``, ``message``: how a command ended, as far as its outcome is still kept.
+    ``status``, ``code``, ``message``: how a command ended, as far as its outcome is still kept. Of what an
+    operator did, ``data`` has who, why and with what result; ``status`` is "settled" or "open".
     """
 
     kind: EntryKind
@@ -111,13 +115,10 @@ def of_command(
 
 def of_dead_letter(record: IncomingRecord) -> Entry:
     """What could not be handled, and why."""
-    topic = _header(record, headers.ERROR_TOPIC) or ""
-    aggregate = topic.split(".")[-2] if topic.count(".") >= 2 else topic
-    key = text_of(record.key) or ""
     return Entry(
         kind=EntryKind.DEAD_LETTER,
         at_ms=int(_header(record, headers.ERROR_TIMESTAMP) or record.occurred_at_ms),
-        stream=StreamId(aggregate, key.partition(PART_SEPARATOR)[0]),
+        stream=_stream(_header(record, headers.ERROR_TOPIC) or "", record.key),
         type=_header(record, headers.ERROR_STAGE) or "",
         id=f"{record.topic}-{record.partition}@{record.offset}",
         cause=_header(record, headers.CAUSATION_ID),
@@ -125,6 +126,29 @@ def of_dead_letter(record: IncomingRecord) -> Entry:
         code=_header(record, headers.ERROR_CODE),
         message=_header(record, headers.ERROR_MESSAGE),
     )
+
+
+def of_action(record: IncomingRecord) -> Entry:
+    """What an operator did about what could not be handled."""
+    action = decode_action(record.value or b"")
+    said = {"by": action.by, "result": action.result, "note": action.note}
+    return Entry(
+        kind=EntryKind.ACTION,
+        at_ms=action.at_ms,
+        stream=_stream(action.topic, record.key),
+        type=action.action,
+        id=f"{record.topic}-{record.partition}@{record.offset}",
+        cause=_header(record, headers.CAUSATION_ID),
+        correlation_id=_header(record, headers.CORRELATION_ID),
+        data={name: text for name, text in said.items() if text},
+        status="settled" if action.settled else "open",
+    )
+
+
+def _stream(topic: str, key: bytes | None) -> StreamId:
+    """The aggregate of a record of one of its topics; of another topic, that is its name."""
+    aggregate = topic.split(".")[-2] if topic.count(".") >= 2 else topic
+    return StreamId(aggregate, (text_of(key) or "").partition(PART_SEPARATOR)[0])
 
 
 def aggregate_timeline(
@@ -164,6 +188,7 @@ def conversation(
     }
     entries = [of_event(recorded(*found, keys)) for found in by_kind[Kind.HISTORY]]
     entries += [of_dead_letter(record) for _, record in by_kind[Kind.DEAD_LETTERS]]
+    entries += [of_action(record) for _, record in by_kind[Kind.AUDIT]]
     for aggregate, record in by_kind[Kind.COMMANDS]:
         command_id = decode_command(record.value or b"").command_id
         outcome = outcomes.pop((aggregate, command_id), None)

@@ -51,6 +51,7 @@ class Kind(Enum):
     COMMANDS = auto()
     OUTCOMES = auto()
     DEAD_LETTERS = auto()
+    AUDIT = auto()
 
 
 At = tuple[str, int]
@@ -99,6 +100,7 @@ def indexed_topics(settings: Settings) -> Iterator[tuple[str, Kind, str]]:
         yield named.commands(aggregate), Kind.COMMANDS, aggregate
         yield named.outcomes(aggregate), Kind.OUTCOMES, aggregate
     yield named.dead_letters, Kind.DEAD_LETTERS, ""
+    yield named.audit, Kind.AUDIT, ""
 
 
 class Indexer:
@@ -293,7 +295,7 @@ def note(entries: Entries, source: Source, number: int, record: IncomingRecord) 
             case Kind.COMMANDS:
                 command = _command.decode(record.value or b"")
                 entries.recent(at, correlation or command.command_id, source.life_ms)
-            case Kind.DEAD_LETTERS:
+            case Kind.DEAD_LETTERS | Kind.AUDIT:
                 if correlation:
                     entries.talk(at, correlation)
     except (msgspec.DecodeError, UnicodeDecodeError):

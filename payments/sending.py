@@ -3,12 +3,14 @@
 from typing import Final
 
 from payments.reaction import Followup
-from runtime.records import IncomingRecord
+from runtime.records import IncomingRecord, OutgoingRecord
 from runtime.sending import SureProducer
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas import headers
+from schemas.partitioner import partition_for
 from schemas.records import encode
+from schemas.topics import Topics
 
 AGGREGATE: Final = "payment"
 STAGE: Final = "payments"
@@ -19,10 +21,24 @@ class Sender(SureProducer):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, STAGE)
-        self._commands = topics_of(settings).commands(AGGREGATE)
+        self._topics = topics_of(settings)
 
     async def command(self, followup: Followup, event_id: str, source: IncomingRecord) -> None:
-        """A command that follows from an event, in its conversation and trace."""
-        also = (headers.ANSWER_TO,) if followup.answers else ()
-        marks = headers.following(event_id, source.headers, *also)
-        await self.send(self._commands, source.key, encode(followup.command), marks)
+        """A command that follows from an event."""
+        record = record_of(followup, event_id, source, self._topics)
+        await self.send(record.topic, record.key, record.value, record.headers)
+
+
+def record_of(
+    followup: Followup, event_id: str, source: IncomingRecord, topics: Topics
+) -> OutgoingRecord:
+    """The record of a command that follows from an event (``source``), in its conversation and trace."""
+    also = (headers.ANSWER_TO,) if followup.answers else ()
+    key = source.key or b""
+    return OutgoingRecord(
+        topics.commands(AGGREGATE),
+        partition_for(key, topics.partitions),
+        key,
+        encode(followup.command),
+        headers.following(event_id, source.headers, *also),
+    )

@@ -5,7 +5,7 @@
 A command that cannot be judged is *parked*: it stands in the dead letters, has no outcome yet, and the
 commands that follow for the same aggregate are parked behind it; all others go on. The invariant: the
 commands of an aggregate are judged in their order of arrival, and each has exactly one outcome. See
-docs/adr/0010-parked-commands.md.
+docs/adr/0009-parked-commands.md.
 """
 
 from typing import Final, cast

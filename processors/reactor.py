@@ -68,6 +68,19 @@ def _command(
     )
 
 
+def failure(cause: Exception) -> Failure:
+    """What the dead letter says of a record from which ``reactions`` raised this."""
+    match cause:
+        case UnsupportedVersion():
+            code = Code.UNSUPPORTED_SCHEMA_VERSION
+        case msgspec.DecodeError() | UnicodeDecodeError():
+            code = Code.MALFORMED
+        case _:
+            message = f"the reaction failed: {type(cause).__name__}: {cause}"
+            return Failure(Code.INTERNAL_ERROR, message, ROLE, cause)
+    return Failure(code, f"not an event of a saga: {cause}", ROLE, cause)
+
+
 class Reactor:
     """One process' part of the group. ``run`` until ``stop``; not thread-safe but for ``stop``."""
 
@@ -115,15 +128,13 @@ class Reactor:
             self._go_back(consumer)
 
     def _reactions(self, record: IncomingRecord) -> list[OutgoingRecord]:
-        """As ``reactions``; what cannot be read goes to the dead letters, and the others go on."""
+        """As ``reactions``; what cannot be handled goes to the dead letters, and the others go on."""
         try:
             return reactions(record, self._topics)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            logger.error("unreadable event at %s: %s", record.offset, error)
-            newer = isinstance(error, UnsupportedVersion)
-            code = Code.UNSUPPORTED_SCHEMA_VERSION if newer else Code.MALFORMED
-            failure = Failure(code, f"not an event of a saga: {error}", ROLE, error)
-            return [dead_letter(record, failure, self._topics.dead_letters)]
+        except Exception as cause:  # a bug in a reaction, too, must stop nobody else's saga
+            found = failure(cause)
+            logger.error("event at %s: %s", record.offset, found.message, exc_info=cause)
+            return [dead_letter(record, found, self._topics.dead_letters)]
 
     def _go_back(self, consumer: Consumer) -> None:
         """To the committed offsets; the beginning where there are none."""

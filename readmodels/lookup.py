@@ -1,13 +1,13 @@
 """Finds the records of single aggregates in a compacted topic: their one partition is read, no other.
 
 A plain consumer without a group reads each partition from its first offset until the broker says that there
-is no more: markers of transactions and compacted records leave holes at the end, so no offset would do.
+is no more, as markers of transactions and compacted records leave holes at the end; or, on a topic that never
+rests, until a record comes that was not there yet when the reading began.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -26,6 +26,7 @@ from schemas.partitioner import partition_for
 BATCH: Final = 4_000
 POLL_S: Final = 0.2
 STALLED_S: Final = 60.0
+WATERMARKS_S: Final = 30.0
 
 
 class Raw(NamedTuple):
@@ -83,24 +84,31 @@ def look_up(
     return {identity: tuple(records) for identity, records in found.items()}
 
 
-def read_to_end(consumer: Consumer, parts: Iterable[TopicPart]) -> Iterable[Raw]:
-    """Every committed record of these partitions, each partition in order. Raises NoEnd, KafkaException."""
-    return read_between(consumer, dict.fromkeys(parts, OFFSET_BEGINNING))
+def read_to_end(
+    consumer: Consumer, parts: Collection[TopicPart], most: int = BATCH
+) -> Iterable[Raw]:
+    """Every record of these partitions that was committed when this was called, each partition in order.
+
+    Raises NoEnd, KafkaException.
+    """
+    ends = {
+        part: kafka.watermarks(consumer, TopicPartition(*part), WATERMARKS_S)[1] for part in parts
+    }
+    return read_between(consumer, dict.fromkeys(parts, OFFSET_BEGINNING), ends, most)
 
 
 def read_between(
     consumer: Consumer,
     starts: Mapping[TopicPart, int],
-    ends: Mapping[TopicPart, int] | None = None,
+    ends: Mapping[TopicPart, int],
     most: int = BATCH,
 ) -> Iterable[Raw]:
-    """As `read_to_end` from these offsets on; with ``ends``, a partition is read up to there at most.
+    """Every committed record from these offsets on and before those; each partition in order.
 
     At an end of its own, a partition ends between two transactions: of one that is still open, and what
-    lies behind it, nothing is seen.
+    lies behind it, nothing is seen. Raises NoEnd, KafkaException.
     """
-    pending = defaultdict(lambda: 1 << 62, ends or {})
-    left = {part for part, at in starts.items() if at < pending[part]}
+    left = {part for part, at in starts.items() if at < ends[part]}
     consumer.assign([TopicPartition(*part, starts[part]) for part in left])
     moved_at = time.monotonic()
     while left:
@@ -114,12 +122,12 @@ def read_between(
             error, offset = message.error(), int(message.offset() or 0)
             if part not in left:
                 continue
-            if error is None and offset < pending[part]:
+            if error is None and offset < ends[part]:
                 key: Any = message.key()
                 value: Any = message.value()
                 yield Raw(part, offset, key, value, message.headers())
             if error is None:
-                if offset + 1 >= pending[part]:
+                if offset + 1 >= ends[part]:
                     left.discard(part)
             elif error.code() == KafkaError._PARTITION_EOF:
                 left.discard(part)

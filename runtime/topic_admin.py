@@ -1,5 +1,6 @@
 """Creates the topics and compares them with what they should be. Never changes a partition count."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +21,7 @@ from runtime.settings import Settings
 from schemas.topics import Topics, TopicSpec
 
 TIMEOUT_S: Final = 30.0
+POLL_S: Final = 0.05
 SPREADS_WITHIN_S: Final = 3.0
 
 
@@ -76,7 +78,8 @@ def apply(settings: Settings) -> list[TopicDifference]:
     """Creates what is missing and sets what differs; returns what it found before.
 
     Raises TopicsUnfit, before changing anything, when a partition count differs: keys would move to
-    other partitions than their state.
+    other partitions than their state. Raises TimeoutError when the broker has made topics and does not know
+    them 30 s later.
     """
     differences = diff(settings)
     _refuse_other_partition_counts(differences)
@@ -84,6 +87,7 @@ def apply(settings: Settings) -> list[TopicDifference]:
     specs = {spec.name: spec for spec in topics_of(settings).specs()}
     missing = [specs[d.name] for d in differences if d.state is TopicState.MISSING]
     _create(client, missing, settings.replication)
+    _wait_until_known(client, {spec.name for spec in missing})
     _alter(client, [d for d in differences if d.state is TopicState.CONFIG_DIFFERS])
     return differences
 
@@ -173,6 +177,15 @@ def _create(client: AdminClient, specs: Sequence[TopicSpec], replication: int) -
             # Another process applied the same table at the same time.
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+
+
+def _wait_until_known(client: AdminClient, names: set[str]) -> None:
+    """The controller answers before the broker has heard of it, a busy one seconds before."""
+    until = time.monotonic() + TIMEOUT_S
+    while unknown := names - client.list_topics(timeout=TIMEOUT_S).topics.keys():
+        if time.monotonic() > until:
+            raise TimeoutError(f"made, but not known to the broker: {', '.join(sorted(unknown))}")
+        time.sleep(POLL_S)
 
 
 def _alter(client: AdminClient, differences: Sequence[TopicDifference]) -> None:

@@ -11,10 +11,10 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer
+from confluent_kafka import Consumer
 
 from commands.aggregate import Aggregate
-from readmodels.lookup import read_between
+from readmodels.lookup import read_to_end
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from sagas import AGGREGATES
@@ -108,9 +108,8 @@ class StateCheck:
     def _read(self, topic: str, partition: int, ids: Ids) -> Iterator[Entry]:
         wanted = None if ids is None else {identity.encode() for identity in ids}
         separator = PART_SEPARATOR.encode()
-        starts = {(topic, partition): OFFSET_BEGINNING}
         size = self._pace.batch
-        for number, raw in enumerate(read_between(self._consumer, starts, None, size)):
+        for number, raw in enumerate(read_to_end(self._consumer, [(topic, partition)], size)):
             if number % size == 0:
                 self._pace.spend(size)
             if wanted is None or (raw.key or b"").partition(separator)[0] in wanted:

@@ -23,6 +23,7 @@ from orderflow.dead_letters import LetterNotFound, LetterRefused
 from orderflow.forgetting import DeadLettersStalled
 from orderflow.servers import ServersNotFound
 from orderflow.shop.retail_file import NotOnlineRetail
+from payments.role import GatewayNotConfigured
 from readmodels import RebuildFailed, RebuildRunning
 from readmodels.filling import MemoryLost, Stalled
 from readmodels.generations import LockLost
@@ -42,6 +43,7 @@ EXPECTED: Final = (
     KafkaException,
     redis.RedisError,
     RedisNotConfigured,
+    GatewayNotConfigured,
     TopicsUnfit,
     RebuildFailed,
     RebuildRunning,
@@ -79,6 +81,8 @@ def explain(error: BaseException) -> Failure:
             return error.failure
         case ServersNotFound() | KafkaNotConfigured() | RedisNotConfigured():
             return Failure(Exit.UNREACHABLE, str(error), _UP)
+        case GatewayNotConfigured():
+            return Failure(Exit.UNREACHABLE, str(error), "docs/PAYMENTS.md says how.")
         case RebuildRunning():
             return Failure(Exit.NO, "another rebuild runs", "Wait for it; it ends by itself.")
         case RebuildFailed() | LockLost() | Stalled() | MemoryLost():

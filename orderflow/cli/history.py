@@ -171,8 +171,16 @@ def _timeline(title: str, entries: tuple[Entry, ...], *, diff: bool, one: bool) 
     return table(title, [name for number, name in enumerate(columns) if number != skip], rows)
 
 
+_MARKS: Final = {
+    EntryKind.EVENT: "",
+    EntryKind.COMMAND: "? ",
+    EntryKind.DEAD_LETTER: "! ",
+    EntryKind.ACTION: "* ",
+}
+
+
 def _row(entry: Entry, *, diff: bool) -> list[object]:
-    mark = {EntryKind.EVENT: "", EntryKind.COMMAND: "? ", EntryKind.DEAD_LETTER: "! "}[entry.kind]
+    mark = _MARKS[entry.kind]
     style = "bold red" if entry.status == "rejected" or entry.code else ""
     what = Text(f"{mark}{entry.type}", style=style)
     version = entry.version if entry.kind is EntryKind.EVENT else None

@@ -1,8 +1,9 @@
 """The desk at which an operator settles dead letters.
 
-A letter that holds its key is settled by its aggregate's processor, which is sent an order. A command
-that names nobody holds nothing: the desk sends it again, or marks it, in a transaction with its audit
-record. The invariant: whatever is done stands in the audit, once, with who did it.
+A letter that holds its key is settled by its aggregate's processor, which is sent an order. What holds
+nothing is settled here: a command that names nobody is sent again, an event is handled as its role would
+(`again`), and what follows is written in one transaction with the audit record. The invariant: whatever is
+done stands in the audit, once, with who did it.
 """
 
 import time
@@ -13,11 +14,12 @@ from typing import Final, Literal
 import msgspec
 from confluent_kafka import Message, Producer
 
+from orderflow.dead_letters.again import FailedAgain, Handled, NotAgain, handle_again
 from orderflow.dead_letters.letters import Found, Letter, letters_of, own_marks
 from orderflow.dead_letters.reading import read_all, read_one
 from runtime import kafka
 from runtime.client import CommandClient, OutgoingCommand
-from runtime.records import Headers, IncomingRecord
+from runtime.records import Headers, IncomingRecord, OutgoingRecord, occurred_at_ms
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas import headers
@@ -104,17 +106,17 @@ class Desk:
         return record
 
     def settle(self, letter_id: str, order: Order) -> Settlement:
-        """Carries an order out. Raises LetterNotFound, LetterRefused, KafkaException, and OutcomeTimeout when
-        no processor answered: what was ordered may still happen.
+        """Carries an order out. Raises LetterNotFound, LetterRefused, KafkaException, what `handle_again`
+        raises, and OutcomeTimeout when no processor answered: what was ordered may still happen.
         """
         letter = self.letter(letter_id)
         if letter.holds_key and letter.aggregate is not None:
             _require_open(letter)
             return self._have_it_done(letter, letter.aggregate, order)
-        if order.action != "discard" and letter.aggregate is None:
+        if order.action == "edit" and letter.aggregate is None:
             raise LetterRefused(
-                f"{letter.id} is a record of {letter.topic}, which is not written twice: mend the cause, "
-                "then discard the letter. A view's row is made anew with `orderflow rebuild --aggregate`."
+                f"{letter.id} is a record of {letter.topic}, which says what has happened, so it cannot be "
+                "edited. Mend what could not handle it, then retry; or discard the letter."
             )
         return self._do(letter, order)
 
@@ -151,19 +153,39 @@ class Desk:
         letter = self.letter(letter.id)
         _require_open(letter)
         came = self.record(letter)
+        failed: FailedAgain | None = None
+        try:
+            handled = self._handled(letter, came, order)
+        except FailedAgain as error:
+            failed, handled = error, Handled("failed")
+        action = _action(letter, came, order, handled.result, settled=failed is None)
         producer.begin_transaction()
-        if order.action != "discard":
-            value = came.value if order.record is None else order.record
-            key = came.key if order.key is None else order.key.encode()
-            partitions = self._topics.partitions
-            partition = letter.partition if key is None else partition_for(key, partitions)
-            producer.produce(letter.topic, value, key, partition, headers=_marks_again(came))
-        action = _action(letter, came, order)
+        for record in handled.records:
+            producer.produce(
+                record.topic, record.value, record.key, record.partition, headers=record.headers
+            )
         producer.produce(
             self._topics.audit, encode(action), came.key, 0, headers=_audit_marks(letter)
         )
         producer.commit_transaction(TIMEOUT_S)
-        return Settlement(letter.id, order.action, True, action.result)
+        if failed is not None:
+            return Settlement(letter.id, order.action, False, str(failed), failed.code)
+        return Settlement(letter.id, order.action, True, handled.result)
+
+    def _handled(self, letter: Letter, came: IncomingRecord, order: Order) -> Handled:
+        """What is to be sent. Raises FailedAgain, LetterRefused."""
+        if order.action == "discard":
+            return Handled("discarded")
+        if letter.aggregate is None:
+            try:
+                return handle_again(self._settings, letter, _as_it_came(letter, came))
+            except NotAgain as refusal:
+                raise LetterRefused(str(refusal)) from None
+        value = came.value if order.record is None else order.record
+        key = came.key if order.key is None else order.key.encode()
+        partition = letter.partition if key is None else partition_for(key, self._topics.partitions)
+        record = OutgoingRecord(letter.topic, partition, key, value, _marks_again(came))
+        return Handled("sent again", (record,))
 
     def _waiting(self, aggregates: set[str]) -> Counter[tuple[str | None, str | None]]:
         """How many commands are parked, by aggregate and id."""
@@ -193,13 +215,15 @@ def _require_open(letter: Letter) -> None:
         raise LetterRefused(f"{letter.id} is settled already: {last.action} by {last.by}")
 
 
-def _action(letter: Letter, came: IncomingRecord, order: Order) -> Action:
+def _action(
+    letter: Letter, came: IncomingRecord, order: Order, result: str, *, settled: bool
+) -> Action:
     return Action(
         action=order.action,
         by=order.by,
         at_ms=time.time_ns() // 1_000_000,
-        settled=True,
-        result="discarded" if order.action == "discard" else "sent again",
+        settled=settled,
+        result=result,
         stage=letter.stage,
         topic=letter.topic,
         partition=letter.partition,
@@ -230,6 +254,15 @@ def _place(letter_id: str) -> tuple[int, int]:
     if not (partition.isdecimal() and offset.isdecimal()):
         raise LetterNotFound(f"{letter_id!r} is no id of a dead letter, such as 0-17")
     return int(partition), int(offset)
+
+
+def _as_it_came(letter: Letter, came: IncomingRecord) -> IncomingRecord:
+    """The record where it first stood."""
+    marks = own_marks(came.headers)
+    at_ms = occurred_at_ms(_marks_again(came), came.occurred_at_ms)
+    return IncomingRecord(
+        letter.topic, letter.partition, letter.offset, at_ms, came.key, came.value, marks
+    )
 
 
 def _marks_again(came: IncomingRecord) -> Headers:

@@ -18,23 +18,29 @@ PATIENCE_S: Final = 30.0
 def read_all(
     settings: Settings, places: Collection[tuple[str, int]], see: Callable[[Message], None]
 ) -> None:
-    """Shows every committed record of these partitions, each partition's in order.
+    """Shows every record of these partitions that is committed by now, each partition's in order.
 
     Raises KafkaException; TimeoutError when nothing came for 30 s.
     """
     consumer = kafka.new_reader(settings)
     try:
+        ends = {
+            place: kafka.watermarks(consumer, TopicPartition(*place), PATIENCE_S)[1]
+            for place in places
+        }
         left = set(places)
         consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in places])
         moved_at = time.monotonic()
         while left:
             for message in consumer.consume(AT_ONCE, POLL_S):
                 moved_at = time.monotonic()
-                error = message.error()
+                error, place = message.error(), (message.topic() or "", message.partition() or 0)
                 if error is None:
                     see(message)
+                    if (message.offset() or 0) + 1 >= ends[place]:  # a busy topic has no other end
+                        left.discard(place)
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    left.discard((message.topic() or "", message.partition() or 0))
+                    left.discard(place)
                 elif not kafka.is_transient(error):
                     raise KafkaException(error)
             if time.monotonic() - moved_at > PATIENCE_S:

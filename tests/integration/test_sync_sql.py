@@ -223,7 +223,7 @@ def _make_slow(url: str) -> None:
             connection.execute(
                 text(
                     "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS"
-                    " $$ BEGIN PERFORM pg_sleep(0.001); RETURN NEW; END $$"
+                    " $$ BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END $$"
                 )
             )
             connection.execute(
@@ -235,12 +235,12 @@ def _make_slow(url: str) -> None:
         else:
             connection.execute(text("CREATE TABLE ballast (i INTEGER)"))
             connection.execute(
-                text("INSERT INTO ballast VALUES (:i)"), [{"i": i} for i in range(60)]
+                text("INSERT INTO ballast VALUES (:i)"), [{"i": i} for i in range(200)]
             )
             connection.execute(
                 text(
                     "CREATE TRIGGER slow AFTER INSERT ON order_lines BEGIN"
-                    " SELECT count(*) FROM ballast a, ballast b WHERE a.i + b.i > 60; END"
+                    " SELECT count(*) FROM ballast a, ballast b WHERE a.i + b.i > 200; END"
                 )
             )
     engine.dispose()

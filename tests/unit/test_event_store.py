@@ -15,6 +15,7 @@ from eventstore.indexer import Kind, Source, note
 from runtime.records import Headers, IncomingRecord
 from runtime.settings import Settings
 from schemas import headers
+from schemas.parking import Action
 from schemas.records import CommandRecord, EventRecord, Outcome, OutcomeStatus, encode
 from schemas.rejections import Code
 
@@ -143,6 +144,11 @@ def outcome(command_id: str, version: int = 0, code: Code | None = None, at_ms: 
             [("SADD", "p:history-index:e:talk:x", Place(5, 0, 7).packed())],
         ),
         (Kind.DEAD_LETTERS, IncomingRecord("t", 0, 7, 0, None, b"\xff", []), []),
+        (
+            Kind.AUDIT,
+            IncomingRecord("t", 0, 7, 0, b"A", b"{}", [("correlation-id", b"x")]),
+            [("SADD", "p:history-index:e:talk:x", Place(5, 0, 7).packed())],
+        ),
         (Kind.COMMANDS, IncomingRecord("t", 0, 7, 0, b"k", b"no json", []), []),
         (Kind.HISTORY, IncomingRecord("t", 0, 7, 0, b"k", None, []), []),
     ],
@@ -279,6 +285,28 @@ def test_an_outcome_whose_command_has_expired_and_a_dead_letter_are_told() -> No
         (EntryKind.COMMAND, "inventory/A", 2, "item_not_found"),
         (EntryKind.DEAD_LETTER, "inventory/A", 3, "internal_error"),
     ]
+
+
+def test_what_an_operator_did_is_told_behind_what_it_is_about() -> None:
+    action = Action(
+        action="retry",
+        by="ann",
+        at_ms=9,
+        settled=False,
+        result="failed",
+        stage="reactor",
+        topic="my.shop.saga.history",
+        partition=0,
+        offset=4,
+        before="",
+    )
+    record = incoming(
+        "p.audit", "o-1", action, 2, correlation_id="x", causation_id="dead-letter.0-1"
+    )
+    (entry,) = conversation([(source(Kind.AUDIT, ""), record)])
+    assert (entry.kind, str(entry.stream), entry.type) == (EntryKind.ACTION, "saga/o-1", "retry")
+    assert (entry.at_ms, entry.cause, entry.status) == (9, "dead-letter.0-1", "open")
+    assert entry.data == {"by": "ann", "result": "failed"}
 
 
 def test_an_appended_event_shows_what_its_writer_wrote() -> None:
