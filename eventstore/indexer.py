@@ -233,7 +233,7 @@ class Indexer:
         entries = Entries(self.keys)
         reached: dict[At, int] = {}
         records = 0
-        for message in self._reading().consume(BATCH, wait_s):
+        for message in kafka.what_came(self._reading(), BATCH, wait_s):
             at, offset = _place(message)
             if at not in self._indexed or offset is None:
                 continue

@@ -93,7 +93,7 @@ class KeyReader:
         consumer = self._consumer(at)
         watch = Watch(self._at[at], target, KeysStalled, None)
         while self._at[at] < target:
-            messages = consumer.consume(BATCH, POLL_S)
+            messages = kafka.what_came(consumer, BATCH, POLL_S)
             for message in messages:
                 error, offset = message.error(), int(message.offset() or 0)
                 if error is None:

@@ -126,7 +126,7 @@ def _everything(
     try:
         consumer.assign([TopicPartition(*place, OFFSET_BEGINNING)])
         while at < target:
-            messages = consumer.consume(BATCH, POLL_S)
+            messages = kafka.what_came(consumer, BATCH, POLL_S)
             for message in messages:
                 at = _after(message, at)
                 if message.error() is None:

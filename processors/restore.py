@@ -90,7 +90,7 @@ class Restorer:
         """Reads a little. Raises RestoreStalled, KafkaException."""
         changes: dict[TopicAndPartition, dict[bytes, bytes | None]] = defaultdict(dict)
         reached: dict[TopicAndPartition, int] = {}
-        for message in self._consumer.consume(BATCH, POLL_S):
+        for message in kafka.what_came(self._consumer, BATCH, POLL_S):
             error = message.error()
             if error is not None and kafka.is_transient(error):
                 continue  # the library goes on trying by itself; no progress is noticed below

@@ -112,7 +112,7 @@ def read_between(
     consumer.assign([TopicPartition(*part, starts[part]) for part in left])
     moved_at = time.monotonic()
     while left:
-        messages = consumer.consume(most, POLL_S)
+        messages = kafka.what_came(consumer, most, POLL_S)
         if messages:
             moved_at = time.monotonic()
         elif time.monotonic() - moved_at > STALLED_S:

@@ -116,7 +116,7 @@ def _until_end(consumer: Consumer, places: list[At]) -> Iterator[Message]:
     left = {at.partition for at in places}
     moved_at = time.monotonic()
     while left:
-        for message in consumer.consume(AT_ONCE, WAIT_S):
+        for message in kafka.what_came(consumer, AT_ONCE, WAIT_S):
             error = message.error()
             moved_at = time.monotonic()
             if error is None:

@@ -32,7 +32,7 @@ def read_all(
         consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in places])
         moved_at = time.monotonic()
         while left:
-            for message in consumer.consume(AT_ONCE, POLL_S):
+            for message in kafka.what_came(consumer, AT_ONCE, POLL_S):
                 moved_at = time.monotonic()
                 error, place = message.error(), (message.topic() or "", message.partition() or 0)
                 if error is None:

@@ -223,7 +223,7 @@ def test_a_processor_killed_around_it_forgets_all_the_same(
 ) -> None:
     world = World(servers, tmp_path)
     settings = world.settings
-    users = [f"u-{number}" for number in range(6)]
+    users = [f"u-{number}" for number in range(3)]
     with CommandClient(settings) as client:
         with RoleProcess("processors", world.env, tmp_path / "first.log"):
             for user_id in users:
