@@ -35,9 +35,9 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP) ## start everything, send orders, show the views
 	$(BIN)/orderflow demo
 
-# Half of a run is waiting for sessions and transactions of killed processes to run out, so two files
-# run at a time, the ones that wait longest first; each of the two has servers of its own.
-JOBS ?= 2
+# Half of a run is waiting for sessions and transactions of killed processes to run out, so three files
+# run at a time, the ones that wait longest first; each of the three has servers of its own.
+JOBS ?= 3
 
 test: $(STAMP) ## all tests, against real servers
 	$(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile --no-loadscope-reorder
