@@ -225,7 +225,10 @@ def new_reader(settings: Settings) -> Consumer:
 
 
 def watermarks(consumer: Consumer, at: TopicPartition, timeout_s: float) -> tuple[int, int]:
-    """First offset of a partition and the one after the last. Raises KafkaException."""
+    """First offset of a partition, and the one after the last that this consumer may read: for one that reads
+    committed records the last stable offset. A transaction that was just committed is behind it until its
+    markers are written, a moment later. Raises KafkaException.
+    """
     return until_answered(
         lambda: consumer.get_watermark_offsets(at, timeout=WATERMARK_CALL_S), timeout_s
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from runtime import kafka
 from runtime.settings import Settings
@@ -116,17 +116,21 @@ class EventProducer:
         name = f"{settings.topic_prefix}-{transactional_id}"
         self._producer = Producer(kafka.transactional_producer(settings, name))
         self._producer.init_transactions(30)
+        self.reached: dict[tuple[str, int], int] = {}
+        """Partition → the offset after the last record whose transaction has ended."""
+        self._put: dict[tuple[str, int], int] = {}
 
     def commit(self, records: Iterable[Record]) -> None:
         """All records in one transaction."""
         self._produce(records)
-        self._producer.commit_transaction(30)
+        self.commit_open()
 
     def abort(self, records: Iterable[Record]) -> None:
         """The records get onto the topic, but their transaction is aborted."""
         self._produce(records)
         self._producer.flush(30)
         self._producer.abort_transaction(30)
+        self.reached |= self._put
 
     def leave_open(self, records: Iterable[Record]) -> None:
         """The records get onto the topic, and the transaction stays open."""
@@ -136,6 +140,7 @@ class EventProducer:
     def commit_open(self) -> None:
         """Commit what `leave_open` left."""
         self._producer.commit_transaction(30)
+        self.reached |= self._put
 
     def _produce(self, records: Iterable[Record]) -> None:
         self._producer.begin_transaction()
@@ -148,8 +153,14 @@ class EventProducer:
                         value=record.value,
                         headers=list(record.headers),
                         partition=partition_for(record.key_bytes, self.topics.partitions),
+                        on_delivery=self._note,
                     )
                     break
                 except BufferError:
                     self._producer.poll(0.1)
         self._producer.poll(0)
+
+    def _note(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            place = message.topic() or "", message.partition() or 0
+            self._put[place] = (message.offset() or 0) + 1
