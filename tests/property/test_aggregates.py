@@ -200,6 +200,7 @@ def open_only(state: Loaded) -> Loaded:
 
 
 @of_every_aggregate
+@settings(max_examples=50)  # for each of seven
 @given(data=st.data())
 def test_the_fold_of_all_events_is_the_state_at_every_step(
     aggregate: Aggregate, data: st.DataObject
@@ -211,6 +212,7 @@ def test_the_fold_of_all_events_is_the_state_at_every_step(
 
 
 @of_every_aggregate
+@settings(max_examples=50)  # for each of seven
 @given(data=st.data())
 def test_a_snapshot_and_the_tail_of_events_is_the_fold_of_all(
     aggregate: Aggregate, data: st.DataObject
@@ -236,6 +238,7 @@ def through_json(aggregate: Aggregate, state: Loaded) -> Loaded:
 
 
 @of_every_aggregate
+@settings(max_examples=50)  # for each of seven
 @given(data=st.data())
 def test_every_state_survives_being_written_and_read(
     aggregate: Aggregate, data: st.DataObject
@@ -245,6 +248,7 @@ def test_every_state_survives_being_written_and_read(
 
 
 @of_every_aggregate
+@settings(max_examples=50)  # for each of seven
 @given(data=st.data())
 def test_every_event_is_one_of_the_row_and_survives_being_written_and_read(
     aggregate: Aggregate, data: st.DataObject
@@ -256,6 +260,7 @@ def test_every_event_is_one_of_the_row_and_survives_being_written_and_read(
 
 
 @of_every_aggregate
+@settings(max_examples=50)  # for each of seven
 @given(data=st.data())
 def test_a_decision_depends_on_nothing_else_and_changes_nothing(
     aggregate: Aggregate, data: st.DataObject
@@ -271,6 +276,7 @@ def test_a_decision_depends_on_nothing_else_and_changes_nothing(
 
 
 @of_every_aggregate
+@settings(max_examples=50)  # for each of seven
 @given(data=st.data())
 def test_evolving_leaves_the_former_state_as_it_was(
     aggregate: Aggregate, data: st.DataObject
@@ -282,6 +288,7 @@ def test_evolving_leaves_the_former_state_as_it_was(
 
 
 @of_every_aggregate
+@settings(max_examples=50)  # for each of seven
 @given(data=st.data())
 def test_a_command_has_events_or_is_rejected_with_a_sentence_and_a_field_it_has(
     aggregate: Aggregate, data: st.DataObject
