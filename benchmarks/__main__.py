@@ -66,7 +66,7 @@ def measure(environment: dict[str, str], count: int, rounds: int, console: Conso
             "processing": processing.pair(settings, here, count),
             "projecting": projecting.pair(settings, here),
             "rebuilding": rebuilding.pair(settings),
-            "reading": reading.figures(settings, 5 * count),
+            "reading": reading.figures(settings, count),
             "latency": _latency(environment, number),
             "placing": _placing(environment, number, count),
         }

@@ -104,7 +104,12 @@ def _by_payments(settings: Settings, record: IncomingRecord) -> Handled:
             if work is not None:
                 await Asker(gateway, followups).carry_out(work, asyncio.Event())
 
-    asyncio.run(ask())
+    try:
+        asyncio.run(ask())
+    except TimeoutError:
+        raise TimeoutError(
+            f"the payment gateway gave no definite answer in {GATEWAY_S:g} s; the letter stays open"
+        ) from None
     return _commands(followups.records)
 
 
