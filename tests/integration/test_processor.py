@@ -12,6 +12,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
+    ClusterMetadata,
     ConfigEntry,
     ConfigResource,
     ResourceType,
@@ -321,6 +322,25 @@ def test_another_partition_count_is_refused_with_the_way_out(
         assert "ORDERFLOW_PARTITIONS says 3 partitions" in process.text()
     with pytest.raises(TopicsUnfit, match="never changed in place"):
         topic_admin.apply(Settings.model_validate(other))
+
+
+def test_topics_are_made_when_the_broker_knows_them_and_not_before(
+    servers: ServersAddress, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The controller answers first; here as late as on a busy broker."""
+    asked: list[int] = []
+
+    class Late(AdminClient):
+        def list_topics(self, topic: str | None = None, timeout: float = -1) -> ClusterMetadata:
+            found: ClusterMetadata = super().list_topics(timeout=timeout)
+            asked.append(len(found.topics))
+            if len(asked) < 4:
+                found.topics = {}
+            return found
+
+    monkeypatch.setattr(topic_admin, "AdminClient", Late)
+    topic_admin.apply(Settings.model_validate(environment(servers, prefix, tmp_path)))
+    assert len(asked) == 4
 
 
 def test_a_topic_option_that_was_changed_is_shown_and_set_back(settings: Settings) -> None:
