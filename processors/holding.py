@@ -20,7 +20,7 @@ from processors.state_store import State
 from runtime.records import IncomingRecord, OutgoingRecord
 from schemas import headers
 from schemas.letters import MESSAGE_LIMIT, Failure
-from schemas.parking import Action, Parked, as_parked, bytes_digest, decode_parked, parked_key
+from schemas.parking import Action, Parked, bytes_digest, decode_parked, parked_key
 from schemas.personal import NewKey, new_key
 from schemas.records import decode_outcome
 from schemas.rejections import Code, Rejection
@@ -253,7 +253,7 @@ def _as_it_came(incoming: IncomingRecord) -> Parked:
         offset=incoming.offset,
         occurred_at_ms=incoming.occurred_at_ms,
         value=incoming.value or b"",
-        headers=as_parked(incoming.headers),
+        headers=headers.as_bytes(incoming.headers),
     )
 
 

@@ -87,7 +87,6 @@ def apply(settings: Settings) -> list[TopicDifference]:
     specs = {spec.name: spec for spec in topics_of(settings).specs()}
     missing = [specs[d.name] for d in differences if d.state is TopicState.MISSING]
     _create(client, missing, settings.replication)
-    _wait_until_known(client, {spec.name for spec in missing})
     _alter(client, [d for d in differences if d.state is TopicState.CONFIG_DIFFERS])
     return differences
 
@@ -177,6 +176,7 @@ def _create(client: AdminClient, specs: Sequence[TopicSpec], replication: int) -
             # Another process applied the same table at the same time.
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+    _wait_until_known(client, {spec.name for spec in specs})
 
 
 def _wait_until_known(client: AdminClient, names: set[str]) -> None:

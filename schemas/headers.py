@@ -50,6 +50,11 @@ Marks = list[tuple[str, str | bytes | None]]
 """As the Kafka client takes and gives them."""
 
 
+def as_bytes(marks: Marks) -> list[tuple[str, bytes | None]]:
+    """The same, with values as they stand on a topic."""
+    return [(name, v.encode() if isinstance(v, str) else v) for name, v in marks]
+
+
 def following(event_id: str, marks: Marks, *also: str) -> Marks:
     """Of a command that follows from an event: the same conversation and trace, a new cause; ``also``
     names what else is passed on.

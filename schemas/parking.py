@@ -9,7 +9,6 @@ from typing import Final
 
 import msgspec
 
-from schemas.headers import Marks
 from schemas.ids import PART_SEPARATOR
 from schemas.rejections import Code
 
@@ -108,8 +107,3 @@ def put_off_by(key: bytes) -> bytes | None:
 def bytes_digest(value: bytes | None) -> str:
     """Of a record's bytes, as the audit names them."""
     return blake2b(value or b"", digest_size=DIGEST_BYTES).hexdigest()
-
-
-def as_parked(marks: Marks) -> list[tuple[str, bytes | None]]:
-    """Headers as they are kept."""
-    return [(name, v.encode() if isinstance(v, str) else v) for name, v in marks]

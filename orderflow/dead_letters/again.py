@@ -23,10 +23,11 @@ from processors import reactor
 from readmodels.mending import mend
 from readmodels.records import STAGE_DECODE, STAGE_PROJECT, Unreadable
 from readmodels.records import read as read_change
-from readmodels.views import VIEWS
+from readmodels.views import VIEWS, by_topic
 from runtime.records import IncomingRecord, OutgoingRecord
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
+from schemas.headers import as_bytes
 
 GATEWAY_S: Final = 30.0
 """Longer than any gateway's time limit; one that is away is asked again by whoever orders it."""
@@ -68,9 +69,8 @@ def handle_again(settings: Settings, letter: Letter, record: IncomingRecord) -> 
 
 def _by_views(settings: Settings, record: IncomingRecord) -> Handled:
     """The rows anew, from the newest record of the aggregate, which may be another one by now."""
-    topics = topics_of(settings)
-    views = [view for view in VIEWS if topics.events(view.aggregate) == record.topic]
-    marks = [(name, v.encode() if isinstance(v, str) else v) for name, v in record.headers]
+    views = by_topic(topics_of(settings), VIEWS).get(record.topic, [])
+    marks = as_bytes(record.headers)
     try:
         for view in views:
             read_change(record.key, record.value, marks, view.states, view.project)

@@ -153,12 +153,13 @@ class Desk:
         letter = self.letter(letter.id)
         _require_open(letter)
         came = self.record(letter)
-        failed: FailedAgain | None = None
         try:
             handled = self._handled(letter, came, order)
+            settlement = Settlement(letter.id, order.action, True, handled.result)
         except FailedAgain as error:
-            failed, handled = error, Handled("failed")
-        action = _action(letter, came, order, handled.result, settled=failed is None)
+            handled = Handled("failed")
+            settlement = Settlement(letter.id, order.action, False, str(error), error.code)
+        action = _action(letter, came, order, handled.result, settled=settlement.settled)
         producer.begin_transaction()
         for record in handled.records:
             producer.produce(
@@ -168,9 +169,7 @@ class Desk:
             self._topics.audit, encode(action), came.key, 0, headers=_audit_marks(letter)
         )
         producer.commit_transaction(TIMEOUT_S)
-        if failed is not None:
-            return Settlement(letter.id, order.action, False, str(failed), failed.code)
-        return Settlement(letter.id, order.action, True, handled.result)
+        return settlement
 
     def _handled(self, letter: Letter, came: IncomingRecord, order: Order) -> Handled:
         """What is to be sent. Raises FailedAgain, LetterRefused."""
