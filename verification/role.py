@@ -19,8 +19,8 @@ from confluent_kafka import KafkaException
 from redis.exceptions import RedisError
 
 from readmodels.keys import verified_key
-from readmodels.lookup import NoEnd
 from runtime.kafka import KafkaNotConfigured
+from runtime.reading import NoEnd
 from runtime.redis import RedisNotConfigured, connect
 from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings

@@ -4,25 +4,20 @@ Reads from outside of every group and keeps nothing: the states are few, and the
 one partition.
 """
 
-import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from typing import Final
 
 import msgspec
 from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
     ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    Message,
 )
 from confluent_kafka import TopicPartition as At
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from runtime import kafka
+from runtime.reading import read_to_end
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas.partitioner import partition_for
@@ -32,8 +27,7 @@ from schemas.webhook import Delivery
 from webhooks.registry import Webhook, group_id, webhook_in
 
 AT_ONCE: Final = 10_000
-WAIT_S: Final = 0.2
-STALLED_S: Final = 30.0
+PATIENCE_S: Final = 30.0
 
 _deliveries: Final = msgspec.json.Decoder(Delivery)
 
@@ -41,10 +35,10 @@ _deliveries: Final = msgspec.json.Decoder(Delivery)
 def webhooks(settings: Settings) -> dict[str, Webhook]:
     """Every webhook there is, also those that are deleted. Raises KafkaException and TimeoutError."""
     topic = topics_of(settings).events(WEBHOOK)
-    places = [At(topic, number, OFFSET_BEGINNING) for number in range(settings.partitions)]
+    places = [(topic, number) for number in range(settings.partitions)]
     found = {}
-    with _reader(settings) as consumer:
-        for message in _until_end(consumer, places):
+    with closing(kafka.new_reader(settings)) as consumer:
+        for message in read_to_end(consumer, places, AT_ONCE, PATIENCE_S):
             webhook = webhook_in(message.key(), message.value())
             found[webhook.id] = webhook
     return dict(sorted(found.items()))
@@ -93,37 +87,9 @@ def waiting(settings: Settings, webhook: Webhook) -> int | None:
 
 def _log(settings: Settings, webhook_id: str) -> Iterator[Delivery]:
     topic, key = topics_of(settings).webhook_deliveries, webhook_id.encode()
-    place = At(topic, partition_for(key, settings.partitions), OFFSET_BEGINNING)
-    with _reader(settings) as consumer:
-        for message in _until_end(consumer, [place]):
+    place = topic, partition_for(key, settings.partitions)
+    with closing(kafka.new_reader(settings)) as consumer:
+        for message in read_to_end(consumer, [place], AT_ONCE, PATIENCE_S):
             value = message.value()
             if message.key() == key and value is not None:
                 yield decode(_deliveries, value)
-
-
-@contextmanager
-def _reader(settings: Settings) -> Iterator[Consumer]:
-    consumer = kafka.new_reader(settings)
-    try:
-        yield consumer
-    finally:
-        consumer.close()
-
-
-def _until_end(consumer: Consumer, places: list[At]) -> Iterator[Message]:
-    """Everything committed. Raises KafkaException, and TimeoutError when nothing comes any more."""
-    consumer.assign(places)
-    left = {at.partition for at in places}
-    moved_at = time.monotonic()
-    while left:
-        for message in kafka.what_came(consumer, AT_ONCE, WAIT_S):
-            error = message.error()
-            moved_at = time.monotonic()
-            if error is None:
-                yield message
-            elif error.code() == KafkaError._PARTITION_EOF:
-                left.discard(message.partition() or 0)
-            elif not kafka.is_transient(error):
-                raise KafkaException(error)
-        if time.monotonic() > moved_at + STALLED_S:
-            raise TimeoutError(f"{places[0].topic} could not be read to its end")

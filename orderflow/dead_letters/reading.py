@@ -2,11 +2,15 @@
 
 import time
 from collections.abc import Callable, Collection
+from contextlib import closing
 from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from runtime import kafka
+from runtime.lanes import Place
+from runtime.reading import read_between, wait_until_stable
 from runtime.records import IncomingRecord, incoming
 from runtime.settings import Settings
 
@@ -15,38 +19,17 @@ POLL_S: Final = 0.1
 PATIENCE_S: Final = 30.0
 
 
-def read_all(
-    settings: Settings, places: Collection[tuple[str, int]], see: Callable[[Message], None]
-) -> None:
+def read_all(settings: Settings, places: Collection[Place], see: Callable[[Message], None]) -> None:
     """Shows every record of these partitions that is committed by now, each partition's in order.
 
     Raises KafkaException; TimeoutError when nothing came for 30 s.
     """
-    consumer = kafka.new_reader(settings)
-    try:
-        ends = {
-            place: kafka.watermarks(consumer, TopicPartition(*place), PATIENCE_S)[1]
-            for place in places
-        }
-        left = set(places)
-        consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in places])
-        moved_at = time.monotonic()
-        while left:
-            for message in kafka.what_came(consumer, AT_ONCE, POLL_S):
-                moved_at = time.monotonic()
-                error, place = message.error(), (message.topic() or "", message.partition() or 0)
-                if error is None:
-                    see(message)
-                    if (message.offset() or 0) + 1 >= ends[place]:  # a busy topic has no other end
-                        left.discard(place)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    left.discard(place)
-                elif not kafka.is_transient(error):
-                    raise KafkaException(error)
-            if time.monotonic() - moved_at > PATIENCE_S:
-                raise TimeoutError(f"nothing could be read of {sorted(left)} for {PATIENCE_S:g} s")
-    finally:
-        consumer.close()
+    ends = kafka.end_offsets(AdminClient(kafka.admin(settings)), places, PATIENCE_S)
+    starts = dict.fromkeys(places, OFFSET_BEGINNING)
+    with closing(kafka.new_reader(settings)) as consumer:
+        wait_until_stable(consumer, ends, PATIENCE_S)  # else what was just ordered is not seen
+        for message in read_between(consumer, starts, ends, AT_ONCE, PATIENCE_S):
+            see(message)
 
 
 def read_one(settings: Settings, topic: str, partition: int, offset: int) -> IncomingRecord | None:

@@ -7,9 +7,10 @@ from itertools import count, islice
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import Consumer, KafkaError
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from readmodels.lookup import read_between
+from runtime.reading import NoEnd, wait_until_stable
 
 PART = "t", 0
 
@@ -82,3 +83,24 @@ def test_a_partition_that_rests_is_read_until_the_broker_says_so() -> None:
 
 def test_nothing_is_read_of_what_begins_at_its_end() -> None:
     assert read(map(Came, count(7)), 7, 7) == []
+
+
+class Stable:
+    """A consumer whose stable end grows each time it is asked for."""
+
+    def __init__(self, *ends: int) -> None:
+        self.ends = list(ends)
+
+    def get_watermark_offsets(self, _at: TopicPartition, timeout: float) -> tuple[int, int]:
+        return 0, self.ends.pop(0) if len(self.ends) > 1 else self.ends[0]
+
+
+def test_what_was_just_committed_is_waited_for() -> None:
+    consumer = Stable(3, 4, 5, 9)
+    wait_until_stable(cast("Consumer", consumer), {PART: 5})
+    assert consumer.ends == [9]
+
+
+def test_a_transaction_that_hangs_open_is_not_waited_for_for_ever() -> None:
+    with pytest.raises(NoEnd):
+        wait_until_stable(cast("Consumer", Stable(3)), {PART: 5}, patience_s=0.05)
