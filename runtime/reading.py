@@ -52,7 +52,9 @@ def wait_until_stable(
 ) -> None:
     """Until what lies before these offsets (``kafka.end_offsets``) is committed or aborted, and can be read.
 
-    A transaction that was just committed is hidden until its markers are written. Raises NoEnd, KafkaException.
+    A transaction that was just committed is hidden until its markers are written.
+
+    Raises NoEnd, KafkaException.
     """
     until = time.monotonic() + patience_s
     for place, end in ends.items():
