@@ -36,7 +36,7 @@ Expected = Callable[[Any], Pieces]
 def judge(
     stands: Pieces, applied: int, records: Sequence[Found], expected: Expected
 ) -> tuple[Verdict, Pieces]:
-    """What to say of ``stands``, and what has to stand.
+    """What to say of ``stands``, and what has to stand: at the position, or as far behind it as the view is.
 
     ``applied``: the view's position, read before ``stands``; ``records``: of this aggregate, in order, read
     from the log after it. ``expected``: row → what has to stand for it.
@@ -48,10 +48,11 @@ def judge(
         return Verdict.RIGHT, wanted
     if not after:
         return Verdict.WRONG, wanted
-    if any(stands == expected(_row([*before, *after[: n + 1]])) for n in range(len(after))):
-        return Verdict.RIGHT, wanted
-    newest = expected(_row([*before, *after]))
-    return (Verdict.WRONG if _is_impossible(stands, records, expected) else Verdict.OPEN), newest
+    for n in range(len(after)):
+        wanted = expected(_row([*before, *after[: n + 1]]))
+        if stands == wanted:
+            return Verdict.RIGHT, wanted
+    return (Verdict.WRONG if _is_impossible(stands, records, expected) else Verdict.OPEN), wanted
 
 
 def _is_impossible(stands: Pieces, records: Sequence[Found], expected: Expected) -> bool:
