@@ -39,6 +39,15 @@ MOVES: Final[Mapping[OrderStatus, tuple[OrderStatus, ...]]] = {
 }
 """From each status, where an order can go. Every move stands here and nowhere else."""
 
+LEADS_TO: Final[Mapping[type[OrderEvent], OrderStatus]] = {
+    OrderCreated: OrderStatus.CREATED,
+    OrderConfirmed: OrderStatus.CONFIRMED,
+    OrderShipped: OrderStatus.SHIPPED,
+    OrderDelivered: OrderStatus.DELIVERED,
+    OrderCancelled: OrderStatus.CANCELLED,
+}
+"""Where an order stands after each event."""
+
 
 class Line(BaseModel):
     """One line of a new order. A SKU may stand on several: one at full price, one as a gift."""
@@ -111,11 +120,11 @@ def _create(order: OrderState | None, command: CreateOrder) -> Decision:
             Code.ORDER_ALREADY_EXISTS,
             f"an order with this id exists already, and is {order.status}",
         )
-    total = sum(line.quantity * line.unit_price for line in command.lines)
+    total = sum([line.quantity * line.unit_price for line in command.lines])
     if total > MAX_AMOUNT:
         message = f"the lines add up to {total} {command.currency} minor units, above {MAX_AMOUNT}"
         return Rejection(Code.ORDER_TOTAL_TOO_LARGE, message, "lines")
-    lines = tuple(OrderLine(line.sku, line.quantity, line.unit_price) for line in command.lines)
+    lines = tuple([OrderLine(line.sku, line.quantity, line.unit_price) for line in command.lines])
     created = OrderCreated(command.user_id, command.currency, lines, total)
     return (created, OrderConfirmed()) if command.confirm else (created,)
 
@@ -124,7 +133,7 @@ def _move(order: OrderState | None, event: OrderEvent) -> Decision:
     """The event, if the table allows the move that it makes."""
     if order is None:
         return Rejection(Code.ORDER_NOT_FOUND, "no order has this id")
-    to = _status_after(event)
+    to = LEADS_TO[type(event)]
     allowed = MOVES[order.status]
     if to in allowed:
         return (event,)
@@ -133,25 +142,9 @@ def _move(order: OrderState | None, event: OrderEvent) -> Decision:
     return Rejection(Code.INVALID_TRANSITION, message)
 
 
-def _status_after(event: OrderEvent) -> OrderStatus:
-    match event:
-        case OrderCreated():
-            return OrderStatus.CREATED
-        case OrderConfirmed():
-            return OrderStatus.CONFIRMED
-        case OrderShipped():
-            return OrderStatus.SHIPPED
-        case OrderDelivered():
-            return OrderStatus.DELIVERED
-        case OrderCancelled():
-            return OrderStatus.CANCELLED
-        case _:
-            assert_never(event)
-
-
 def evolve(loaded: Loaded, event: OrderEvent, at_ms: int) -> Loaded:
     """The order after the event."""
-    status = _status_after(event)
+    status = LEADS_TO[type(event)]
     if isinstance(event, OrderCreated):
         return Loaded(_state(status, event, at_ms, at_ms))
     order: OrderState = loaded.root

@@ -8,16 +8,20 @@ commands of an aggregate are judged in their order of arrival, and each has exac
 docs/adr/0009-parked-commands.md.
 """
 
+from collections.abc import Sequence
 from typing import Final, cast
 
 from commands.parking import ORDERS, ParkingOrder
 from processors.edge import Unanswerable
 from processors.holding import Holding
-from processors.judge import Pending, failed
+from processors.judge import Case, Known, Pending, failed
 from runtime.records import IncomingRecord, OutgoingRecord
 
 MOST_AT_ONCE: Final = 500
 """Parked commands that are let through with one transaction, beside those that come in."""
+
+MOST_RECENT: Final = 2_000
+"""Decoded states that are kept, of a partition; then it begins anew with those of the last transaction."""
 
 
 class Decider(Holding):
@@ -27,7 +31,19 @@ class Decider(Holding):
         """The records that follow from one command's record. Never raises for what came in; raises
         UnsupportedVersion where a newer release has written the state: a refusal would be for good.
         """
-        case = self._case(incoming)
+        return self._decide(incoming, self._case(incoming))
+
+    def decide_all(self, incoming: Sequence[IncomingRecord]) -> list[OutgoingRecord]:
+        """The same of several records in their order; the store is asked once for what they need."""
+        cases = [self._case(record) for record in incoming]
+        self._look_up([case for case in cases if isinstance(case, Case)])
+        records: list[OutgoingRecord] = []
+        for record, case in zip(incoming, cases, strict=True):
+            records += self._decide(record, case)
+        self._forget()
+        return records
+
+    def _decide(self, incoming: IncomingRecord, case: Case | Unanswerable) -> list[OutgoingRecord]:
         if isinstance(case, Unanswerable):
             return [self._outbox.dead_letter(incoming, failed(case.rejection))]
         order = case.request.command
@@ -79,14 +95,21 @@ class Decider(Holding):
         """The sealed transaction stands: keeps it. Offsets as ``PartitionCopy.write``'s."""
         if next_events_offset is not None:
             self._store.states.write(self._sealed.states, next_events_offset)
+            self._remember(self._sealed.known)
         if next_outcomes_offset is not None:
             self._store.inbox.write(self._sealed.outcomes, next_outcomes_offset)
         if next_parked_offset is not None:
             self._store.parked.write(self._sealed.parked, next_parked_offset)
         self._sealed = Pending()
 
+    def _remember(self, known: dict[bytes, Known]) -> None:
+        if len(self._recent) + len(known) > MOST_RECENT:
+            self._recent = {}
+        self._recent.update(known)
+
     def discard(self) -> None:
         """Forgets everything that is not committed. What is parked is known again when it is ``ready``."""
         self._open = Pending()
         self._sealed = Pending()
+        self._recent = {}  # whether what was under way stands is not known
         self._parking.clear()

@@ -5,6 +5,8 @@ Pure. Everything that comes in is either a ``Request`` (it has an id, so it gets
 refusal) or ``Unanswerable`` (nobody can be answered: dead letters).
 """
 
+from collections.abc import Callable
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -14,7 +16,7 @@ from pydantic import ValidationError
 from commands.aggregate import Aggregate, Command, invalid_data
 from commands.parking import ORDERS
 from schemas.ids import is_id
-from schemas.partitioner import partition_for
+from schemas.partitioner import partition_of
 from schemas.records import (
     FIRST_VERSION,
     MAX_COMMAND_BYTES,
@@ -54,6 +56,25 @@ class _JustTheId(msgspec.Struct):
 
 _id_decoder = msgspec.json.Decoder(_JustTheId)
 
+_BLANK: Final = msgspec.Raw(b"{}")
+"""The data of a command that says all with its type."""
+
+
+class _Kind(msgspec.Struct, frozen=True, gc=False):
+    """What the edge has to know of one type of command, looked up once for each record.
+
+    ``validate`` and ``meaning``: pydantic's compiled validator and serializer, without the wrappers of the
+    model's methods. ``digest_head``: what the digest of one without an expected version begins with.
+    ``blank``: the command without any data, and its digest; None where the type needs data.
+    """
+
+    model: type[Command]
+    version: int
+    validate: Callable[[bytes], Command]
+    meaning: Callable[..., bytes]
+    digest_head: bytes
+    blank: tuple[Command, str] | None
+
 
 class Edge:
     """Reads the commands of one aggregate from its topic of ``partitions`` partitions."""
@@ -61,119 +82,176 @@ class Edge:
     def __init__(self, aggregate: Aggregate, partitions: int) -> None:
         self._aggregate = aggregate
         self._partitions = partitions
-        # pydantic's compiled validator and serializer, without the wrappers of the model's methods.
         models: tuple[type[Command], ...] = (*aggregate.commands, *ORDERS)
-        self._validators = {m.__name__: m.__pydantic_validator__ for m in models}
-        self._serializers = {m.__name__: m.__pydantic_serializer__ for m in models}
-        self._models = {m.__name__: m for m in models}
-        self._versions = {m.__name__: version_of(m) for m in models}
+        self._kinds = {model.__name__: _kind(model) for model in models}
 
     def read(
         self, key: bytes | None, value: bytes | None, partition: int
     ) -> Request | Unanswerable:
         """Never raises, whatever the bytes are."""
-        aggregate_id = _text(key)
-        if aggregate_id is None or not is_id(aggregate_id):
-            return _unanswerable(
-                Code.INVALID_KEY, "the record key must be the aggregate id: 1 to 128 characters of "
-                "letters, digits, blanks and ._:@+-, beginning with a letter or digit",
-            )  # fmt: skip
+        aggregate_id, right = _address(key or b"", self._partitions)
+        if aggregate_id is None:
+            return _INVALID_KEY
+        value = value or b""
         try:
-            record = decode_command(value or b"")
+            record = decode_command(value)
         except msgspec.DecodeError as error:
-            return _malformed(aggregate_id, value or b"", str(error))
+            return _malformed(aggregate_id, value, str(error))
         if not is_id(record.command_id):
-            return _unanswerable(
-                Code.INVALID_COMMAND_ID, "command_id must be 1 to 128 characters of letters, digits, "
-                "blanks and ._:@+-", "command_id",
-            )  # fmt: skip
-        return self._request(aggregate_id, record, value or b"", key or b"", partition)
-
-    def _request(
-        self, aggregate_id: str, record: CommandRecord, value: bytes, key: bytes, partition: int
-    ) -> Request:
+            return _INVALID_COMMAND_ID
+        kind = self._kinds.get(record.type)
+        if kind is None or partition != right or len(value) > MAX_COMMAND_BYTES:
+            return _refused(
+                aggregate_id, record, self._why_refused(record, value, partition, right)
+            )
         try:
-            rejection = self._refuse_envelope(record, value, key, partition)
-            if rejection is None:
-                command, meaning = self._command(record)
-                return Request(
-                    aggregate_id,
-                    record.command_id,
-                    record.type,
-                    _digest(record, meaning),
-                    record.expected_version,
-                    command,
-                )
+            if record.schema_version != kind.version:
+                command, digest = _of_another_version(record, kind)
+            elif kind.blank and record.data == _BLANK and record.expected_version is None:
+                command, digest = kind.blank
+            else:
+                command = kind.validate(bytes(record.data))
+                digest = _digest(_head(record, kind), kind.meaning(command, exclude_defaults=True))
         except ValidationError as error:
-            rejection = invalid_data(error)
-        except msgspec.ValidationError as error:  # of the old form, but not what a step makes of it
-            rejection = Rejection(Code.INVALID_DATA, str(error))
+            return _refused(aggregate_id, record, invalid_data(error))
+        except _Refused as refused:
+            return _refused(aggregate_id, record, refused.rejection)
         return Request(
-            aggregate_id,
-            record.command_id,
-            record.type,
-            _digest(record, bytes(record.data)),
-            record.expected_version,
-            rejection=rejection,
+            aggregate_id, record.command_id, record.type, digest, record.expected_version, command
         )
 
-    def _command(self, record: CommandRecord) -> tuple[Command, bytes]:
-        """The command, and its meaning as bytes: without the fields that have their default, so that a
-        new optional field makes no other command of one that is sent again after an upgrade.
-        """
-        validator = self._validators[record.type]
-        if record.schema_version == self._versions[record.type]:
-            command: Command = validator.validate_json(bytes(record.data))
-            return command, self._serializers[record.type].to_json(command, exclude_defaults=True)
-        model = self._models[record.type]
-        old_form = model.UPCASTERS[record.schema_version - FIRST_VERSION].model
-        old = old_form.model_validate_json(bytes(record.data))
-        data = upcast(model, old.model_dump(mode="json"), record.schema_version)
-        meaning = old_form.__pydantic_serializer__.to_json(old, exclude_defaults=True)
-        return validator.validate_json(encode(data)), meaning
-
-    def _refuse_envelope(
-        self, record: CommandRecord, value: bytes, key: bytes, partition: int
-    ) -> Rejection | None:
+    def _why_refused(
+        self, record: CommandRecord, value: bytes, partition: int, right: int
+    ) -> Rejection:
+        """Of a record that is too large, on the wrong partition or of an unknown type: the first of these."""
         if len(value) > MAX_COMMAND_BYTES:
             return Rejection(
                 Code.TOO_LARGE,
                 f"the command has {len(value)} bytes; at most {MAX_COMMAND_BYTES} are accepted",
             )
-        right = partition_for(key, self._partitions)
         if partition != right:
             return Rejection(
                 Code.WRONG_PARTITION,
                 f"this key belongs on partition {right}, but the command came on {partition}: let the "
                 "producer use Kafka's murmur2 partitioner (librdkafka: partitioner=murmur2_random)",
             )
-        if record.type not in self._validators:
-            known = ", ".join(model.__name__ for model in self._aggregate.commands)
-            return Rejection(
-                Code.UNKNOWN_TYPE,
-                f"{record.type!r} is no command of this topic, which takes {known}",
-                "type",
-            )
-        newest = self._versions[record.type]
-        if not FIRST_VERSION <= record.schema_version <= newest:
-            return Rejection(
+        known = ", ".join(model.__name__ for model in self._aggregate.commands)
+        return Rejection(
+            Code.UNKNOWN_TYPE,
+            f"{record.type!r} is no command of this topic, which takes {known}",
+            "type",
+        )
+
+
+class _Refused(Exception):
+    """Data of another version that cannot be used."""
+
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(rejection.message)
+        self.rejection = rejection
+
+
+def _kind(model: type[Command]) -> _Kind:
+    name, version = model.__name__, version_of(model)
+    validate = model.__pydantic_validator__.validate_json
+    meaning = model.__pydantic_serializer__.to_json
+    head = _digest_head(name, version, None)
+    try:
+        command: Command = validate(bytes(_BLANK))
+    except ValidationError:
+        blank = None
+    else:
+        blank = command, _digest(head, meaning(command, exclude_defaults=True))
+    return _Kind(model, version, validate, meaning, head, blank)
+
+
+def _of_another_version(record: CommandRecord, kind: _Kind) -> tuple[Command, str]:
+    """The command of data as it was in an older version, and its digest, which stays what it was.
+
+    Raises _Refused for a version that is not known, pydantic's ValidationError for wrong data.
+    """
+    model = kind.model
+    if not FIRST_VERSION <= record.schema_version < kind.version:
+        raise _Refused(
+            Rejection(
                 Code.UNSUPPORTED_SCHEMA_VERSION,
                 f"schema version {record.schema_version} of {record.type} is not known here; "
-                f"the newest is {newest}",
+                f"the newest is {kind.version}",
                 "schema_version",
             )
-        return None
-
-
-def _text(key: bytes | None) -> str | None:
+        )
+    old_form = model.UPCASTERS[record.schema_version - FIRST_VERSION].model
+    old = old_form.model_validate_json(bytes(record.data))
     try:
-        return None if key is None else key.decode()
+        data = upcast(model, old.model_dump(mode="json"), record.schema_version)
+    except msgspec.ValidationError as error:
+        raise _Refused(Rejection(Code.INVALID_DATA, str(error))) from error
+    meaning = old_form.__pydantic_serializer__.to_json(old, exclude_defaults=True)
+    return kind.validate(encode(data)), _digest(_head(record, kind), meaning)
+
+
+def _head(record: CommandRecord, kind: _Kind) -> bytes:
+    if record.expected_version is None and record.schema_version == kind.version:
+        return kind.digest_head
+    return _digest_head(record.type, record.schema_version, record.expected_version)
+
+
+def _digest_head(name: str, version: int, expected_version: int | None) -> bytes:
+    return f"{name}\n{version}\n{expected_version}\n".encode()
+
+
+def _digest(head: bytes, meaning: bytes) -> str:
+    """Of the meaning and not of the bytes: blanks, the order of fields, and fields that have their default
+    make no other command. So a new optional field makes no other command of one that is sent again after
+    an upgrade.
+    """
+    return blake2b(head + meaning, digest_size=DIGEST_BYTES).hexdigest()
+
+
+@lru_cache(maxsize=8_192)
+def _address(key: bytes, partitions: int) -> tuple[str | None, int]:
+    """The aggregate id that a key is, and where it belongs; None and 0 for what is no id. Remembered for the
+    latest few thousand: commands of an aggregate often come close together.
+    """
+    aggregate_id = _text(key)
+    if aggregate_id is None or not is_id(aggregate_id):
+        return None, 0
+    return aggregate_id, partition_of(key, partitions)
+
+
+def _refused(aggregate_id: str, record: CommandRecord, rejection: Rejection) -> Request:
+    head = _digest_head(record.type, record.schema_version, record.expected_version)
+    return Request(
+        aggregate_id,
+        record.command_id,
+        record.type,
+        _digest(head, bytes(record.data)),
+        record.expected_version,
+        rejection=rejection,
+    )
+
+
+def _text(key: bytes) -> str | None:
+    try:
+        return key.decode()
     except UnicodeDecodeError:
         return None
 
 
-def _unanswerable(code: Code, message: str, field: str | None = None) -> Unanswerable:
-    return Unanswerable(Rejection(code, message, field))
+_INVALID_KEY: Final = Unanswerable(
+    Rejection(
+        Code.INVALID_KEY,
+        "the record key must be the aggregate id: 1 to 128 characters of letters, digits, blanks and "
+        "._:@+-, beginning with a letter or digit",
+    )
+)
+_INVALID_COMMAND_ID: Final = Unanswerable(
+    Rejection(
+        Code.INVALID_COMMAND_ID,
+        "command_id must be 1 to 128 characters of letters, digits, blanks and ._:@+-",
+        "command_id",
+    )
+)
 
 
 def _malformed(aggregate_id: str, value: bytes, reason: str) -> Request | Unanswerable:
@@ -187,9 +265,3 @@ def _malformed(aggregate_id: str, value: bytes, reason: str) -> Request | Unansw
         return Unanswerable(rejection)
     digest = blake2b(value, digest_size=DIGEST_BYTES).hexdigest()
     return Request(aggregate_id, command_id, "", digest, rejection=rejection)
-
-
-def _digest(record: CommandRecord, data: bytes) -> str:
-    """Of the meaning and not of the bytes: blanks and the order of fields make no other command."""
-    head = f"{record.type}\n{record.schema_version}\n{record.expected_version}\n".encode()
-    return blake2b(head + data, digest_size=DIGEST_BYTES).hexdigest()

@@ -6,11 +6,12 @@ if somebody waits. The invariant: what raises has changed nothing, so whoever ca
 with the command.
 """
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
-from commands.aggregate import Aggregate, Command, Event, Loaded, version_conflict
+from commands.aggregate import Aggregate, Event, Loaded, version_conflict
 from processors.edge import Edge, Request, Unanswerable
 from processors.outbox import STAGE, Occurrence, Outbox, marks_of
 from processors.state_store import State
@@ -34,14 +35,6 @@ class Known(msgspec.Struct, frozen=True, gc=False):
     subject_key: bytes | None = None
 
 
-class Step(msgspec.Struct, frozen=True, gc=False):
-    """One event of a decision, with the state before and after it."""
-
-    event: Event
-    before: Loaded
-    after: Loaded
-
-
 class Case(msgspec.Struct, frozen=True, gc=False):
     """A command that can be answered, and all that its answer needs."""
 
@@ -63,24 +56,39 @@ class Pending(msgspec.Struct):
     parked: dict[bytes, bytes | None] = {}
 
 
+class Step(msgspec.Struct, frozen=True, gc=False):
+    """One event of a decision, with the state before and after it."""
+
+    event: Event
+    before: Loaded
+    after: Loaded
+    at: Occurrence
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """What a key of the events topic stands at after a decision. ``value``: its record, as the store will
+    have it; None: deleted.
+    """
+
+    key: bytes
+    known: Known
+    value: bytes | None
+
+
 class Draft(msgspec.Struct):
-    """What one command is about to change. It counts when all of it could be written."""
+    """What one command is about to write and to change. It counts when all of it could be written."""
 
     records: list[OutgoingRecord] = []
-    known: dict[bytes, Known] = {}
-    states: dict[bytes, bytes | None] = {}
-    last: tuple[Event, Occurrence, Any] | None = None
-    """Of a state that is written once a transaction: the newest."""
+    changes: list[Change] = []
+    subject_key: bytes | None = None
+    """The aggregate's key, where one of the events so far has needed it."""
 
-    def put(self, record: OutgoingRecord, known: Known) -> None:
-        """A record of the events topic, and what its key stands at with it."""
-        key = record.key or b""
-        self.records.append(record)
-        self.known[key] = known
-        self.states[key] = record.value
+    last: tuple[OutgoingRecord, Step] | None = None
+    """Of a state that is written once a transaction: the newest step, and its record of the history."""
 
 
-_NOTHING = Known(0, None)
+_NOTHING: Final = Known(0, None)
+_NO_PARTS: Final[Mapping[str, Any]] = {}
 
 
 def failed(rejection: Rejection) -> Failure:
@@ -111,27 +119,47 @@ class Judge:
         )
         self._open = Pending()
         self._sealed = Pending()
+        self._recent: dict[bytes, Known] = {}
+        """Decoded states of committed transactions, the latest: what is in use is not decoded again."""
+        self._found_states: dict[bytes, bytes | None] = {}
+        self._found_outcomes: dict[bytes, bytes | None] = {}
+        """What the store has under keys that the commands in hand ask for: see ``_look_up``."""
 
     def _first_outcome(self, key: bytes) -> bytes | None:
         """The outcome of this command id, if it has one already."""
-        return (
-            self._open.outcomes.get(key)
-            or self._sealed.outcomes.get(key)
-            or self._store.inbox.get(key)
+        first = self._open.outcomes.get(key) or self._sealed.outcomes.get(key)
+        if first is None:
+            found = self._found_outcomes
+            first = found[key] if key in found else self._store.inbox.get(key)
+        return first
+
+    def _look_up(self, cases: Sequence[Case]) -> None:
+        """Asks the store at once for what many commands need of it. What is found counts until ``_forget``:
+        meanwhile nothing is written to the store.
+        """
+        outcomes = [case.outcome_key for case in cases]
+        self._found_outcomes = dict(
+            zip(outcomes, self._store.inbox.get_many(outcomes), strict=True)
         )
+        keys = {case.key for case in cases}
+        for known in (self._open.known, self._sealed.known, self._recent):
+            keys.difference_update(known)
+        roots = list(keys)
+        self._found_states = dict(zip(roots, self._store.states.get_many(roots), strict=True))
+
+    def _forget(self) -> None:
+        self._found_outcomes = {}
+        self._found_states = {}
 
     def _case(self, incoming: IncomingRecord) -> Case | Unanswerable:
         """What a record asks for."""
-        request = self._edge.read(incoming.key, incoming.value, incoming.partition)
+        key = incoming.key or b""
+        request = self._edge.read(key, incoming.value, incoming.partition)
         if isinstance(request, Unanswerable):
             return request
-        return Case(
-            request,
-            incoming,
-            incoming.key or b"",
-            outcome_key(request.aggregate_id, request.command_id),
-            marks_of(request, incoming.headers),
-        )
+        command_id = request.command_id.encode()
+        marks = marks_of(command_id, incoming.headers)
+        return Case(request, incoming, key, outcome_key(key, command_id), marks)
 
     def _answer(self, case: Case) -> list[OutgoingRecord]:
         """The records that follow from a command whose turn it is. Raises UnsupportedVersion where a newer
@@ -145,77 +173,75 @@ class Judge:
         return self._judge(case)
 
     def _judge(self, case: Case) -> list[OutgoingRecord]:
-        request, incoming = case.request, case.incoming
+        request, aggregate, at_ms = case.request, self._aggregate, case.incoming.occurred_at_ms
         root = self._load(case.key, self._roots)
-        decision = self._steps(request, root, incoming.occurred_at_ms)
-        if isinstance(decision, Rejection):
-            return self._conclude(case, decision, root.version)
-        draft = Draft()
+        expected = request.expected_version
+        if expected is not None and expected != root.version:
+            conflict = version_conflict(aggregate.name, expected, root.version)
+            return self._conclude(case, conflict, root.version)
+        loaded = Loaded(root.state, self._parts(request), request.aggregate_id)
+        events = aggregate.decide(loaded, request.command)
+        if isinstance(events, Rejection):
+            return self._conclude(case, events, root.version)
+        draft = Draft(subject_key=root.subject_key)
         version = root.version
-        for number, step in enumerate(decision):
+        for number, event in enumerate(events):
             version += 1
+            after = aggregate.evolve(loaded, event, at_ms)
+            key = self._subject_key(event, request, draft) if self._has_personal else None
             event_id = f"{request.command_id}:{number}"
-            subject_key = self._subject_key(case, step.event, draft) if self._has_personal else None
-            at = Occurrence(event_id, version, incoming.occurred_at_ms, case.marks, subject_key)
-            self._write(case, step, at, draft)
+            at = Occurrence(event_id, version, at_ms, case.marks, key)
+            self._write(case, Step(event, loaded, after, at), draft)
+            loaded = after
         self._keep(case, draft)
-        events = tuple(step.event for step in decision)
         draft.records += self._conclude(case, None, version, events)
         return draft.records
 
-    def _steps(self, request: Request, root: Known, at_ms: int) -> list[Step] | Rejection:
-        aggregate, command = self._aggregate, request.command
-        loaded = Loaded(root.state, {}, request.aggregate_id)
-        if aggregate.part_type is not None:
-            parts = self._parts(request.aggregate_id, command)
-            loaded = Loaded(root.state, parts, request.aggregate_id)
-        expected = request.expected_version
-        if expected is not None and expected != root.version:
-            return version_conflict(aggregate.name, expected, root.version)
-        decision = aggregate.decide(loaded, command)
-        if isinstance(decision, Rejection):
-            return decision
-        steps = []
-        for event in decision:
-            after = aggregate.evolve(loaded, event, at_ms)
-            steps.append(Step(event, loaded, after))
-            loaded = after
-        return steps
-
-    def _parts(self, aggregate_id: str, command: Command | None) -> dict[str, Any]:
+    def _parts(self, request: Request) -> Mapping[str, Any]:
         """The parts that the command touches, as they stand."""
-        keys = {part: part_key(aggregate_id, part) for part in self._aggregate.parts_of(command)}
-        return {
-            part: self._load(key.encode(), self._part_states).state for part, key in keys.items()
-        }
+        if self._aggregate.part_type is None:
+            return _NO_PARTS
+        parts = self._aggregate.parts_of(request.command)
+        keys = {part: part_key(request.aggregate_id, part).encode() for part in parts}
+        return {part: self._load(key, self._part_states).state for part, key in keys.items()}
 
-    def _write(self, case: Case, step: Step, at: Occurrence, draft: Draft) -> None:
-        # Parts go first: whoever has read the root at this version has read its parts, too.
+    def _write(self, case: Case, step: Step, draft: Draft) -> None:
+        at, key, root = step.at, case.key, step.after.root
+        if step.after.parts:
+            self._write_parts(case, step, draft)
+        full, bare = self._outbox.event(key, step.event, at, root)
+        draft.records.append(full)
+        draft.records.append(bare)
+        known = Known(at.version, root, at.subject_key)
+        draft.changes.append(Change(key, known, full.value))
+
+    def _write_parts(self, case: Case, step: Step, draft: Draft) -> None:
+        """Before the root: whoever has read the root at this version has read its parts, too."""
+        before, at = step.before.parts, step.at
         for part, state in step.after.parts.items():
-            if state is not step.before.parts.get(part):
+            if state is not before.get(part):
                 key = part_key(case.request.aggregate_id, part).encode()
                 record = self._outbox.part(key, step.event, at, state)
-                draft.put(record, Known(at.version, state))
-        root = step.after.root
-        full, bare = self._outbox.event(case.key, step.event, at, root)
-        draft.put(full, Known(at.version, root, at.subject_key))
-        draft.records.append(bare)
+                draft.records.append(record)
+                draft.changes.append(Change(key, Known(at.version, state), record.value))
 
-    def _subject_key(self, case: Case, event: Event, draft: Draft) -> bytes | None:
+    def _subject_key(self, event: Event, request: Request, draft: Draft) -> bytes | None:
         """The aggregate's key from this event on. A new one is the only thing here that is not decided by
         the input; deciding again after a failed transaction makes another, and one of them is committed.
         """
-        if forgets(type(event)):
-            return None
-        known = (draft.known.get(case.key) or self._load(case.key, self._roots)).subject_key
-        if known is None and personal_fields(type(event)):
-            return self._new_key(case.request.aggregate_id)
-        return known
+        kind = type(event)
+        if forgets(kind):
+            draft.subject_key = None
+        elif draft.subject_key is None and personal_fields(kind):
+            draft.subject_key = self._new_key(request.aggregate_id)
+        return draft.subject_key
 
     def _keep(self, case: Case, draft: Draft) -> None:
         """All of the draft could be written: it counts."""
-        self._open.known.update(draft.known)
-        self._open.states.update(draft.states)
+        pending = self._open
+        for change in draft.changes:
+            pending.known[change.key] = change.known
+            pending.states[change.key] = change.value
 
     def _conclude(
         self,
@@ -224,14 +250,14 @@ class Judge:
         version: int,
         events: tuple[Event, ...] = (),
     ) -> list[OutgoingRecord]:
-        request, incoming = case.request, case.incoming
+        request, incoming, marks = case.request, case.incoming, case.marks
         outcome = self._outbox.outcome_value(request, rejection, version, incoming.occurred_at_ms)
         self._open.outcomes[case.outcome_key] = outcome
-        return [
-            self._outbox.outcome(case.outcome_key, outcome, case.marks),
-            *self._outbox.reply(request, incoming, outcome, case.marks),
-            *self._outbox.answer(request, rejection, events, case.marks),
-        ]
+        records = [self._outbox.outcome(case.outcome_key, outcome, marks)]
+        if incoming.headers:  # where somebody waits, they say so
+            records += self._outbox.reply(request, incoming, outcome, marks)
+            records += self._outbox.answer(request, rejection, events, marks)
+        return records
 
     def _repeat(self, case: Case, first: bytes) -> list[OutgoingRecord]:
         """The first outcome again, to whoever waits; the topic of outcomes has it already."""
@@ -259,9 +285,10 @@ class Judge:
         ]
 
     def _load(self, key: bytes, reader: StateReader[Any]) -> Known:
-        known = self._open.known.get(key) or self._sealed.known.get(key)
+        known = self._open.known.get(key) or self._sealed.known.get(key) or self._recent.get(key)
         if known is None:
-            value = self._store.states.get(key)
+            found = self._found_states
+            value = found[key] if key in found else self._store.states.get(key)
             if value is None:
                 known = _NOTHING
             else:

@@ -78,8 +78,7 @@ class Batch:
 
     def add(self, decider: Decider, commands: Sequence[IncomingRecord]) -> None:
         """Decides more commands, of one partition and in their order."""
-        for command in commands:
-            self.records += decider.decide(command)
+        self.records += decider.decide_all(commands)
         self.commands += len(commands)
         self.ends[commands[-1].topic, commands[-1].partition] = commands[-1].offset + 1
 
@@ -215,16 +214,19 @@ class Processor:
             messages = kafka.what_came(self._consumer, room, wait_s)
         by_place: dict[Place, list[IncomingRecord]] = {}
         for message in messages:
-            if self._is_record(message):
-                command = incoming(message)
-                by_place.setdefault((command.topic, command.partition), []).append(command)
+            if message.error() is not None:
+                self._note(message)
+                continue
+            command = incoming(message)
+            by_place.setdefault((command.topic, command.partition), []).append(command)
         return by_place
 
-    def _is_record(self, message: Message) -> bool:
+    def _note(self, message: Message) -> None:
+        """What the consumer says instead of giving a record. Raises OffsetsLost, KafkaException."""
         error = message.error()
         if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise self._owned.offsets_lost(f"{message.topic()}-{message.partition()}", error.str())
-        return kafka.is_record(message)
+        kafka.is_record(message)
 
     # Committing.
 

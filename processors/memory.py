@@ -4,7 +4,7 @@ The same questions get the same answers as from `state_store`; what is missing i
 checkpoints, and the age of an outcome. tests/unit/test_memory_state.py runs one suite on both.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from processors.state_store import Marker
 
@@ -19,6 +19,10 @@ class MemoryCopy:
     def get(self, key: bytes) -> bytes | None:
         """The newest committed value of a key."""
         return self.data.get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The same of several keys, in their order."""
+        return [self.data.get(key) for key in keys]
 
     def write(self, changes: Mapping[bytes, bytes | None], next_offset: int) -> None:
         """Applies committed changes; None deletes. Of ``next_offset`` nothing is kept."""

@@ -4,7 +4,7 @@ Pure: from values to records. Names and headers are looked up once a partition o
 because this runs three times for every command.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -18,12 +18,23 @@ from schemas.letters import Failure, letter_marks
 from schemas.parking import Action, Parked, ParkedNotice, notice_key, parked_key
 from schemas.partitioner import partition_for
 from schemas.personal import key_text, sealed, withheld
-from schemas.records import CommandRecord, EventRecord, Outcome, OutcomeStatus, encode
+from schemas.records import (
+    CommandRecord,
+    EventRecord,
+    Outcome,
+    OutcomeStatus,
+    WrittenEvent,
+    encode,
+    with_state,
+)
 from schemas.rejections import Rejection
 from schemas.topics import SAGA, Topics
 from schemas.upcasting import version_of
 
 STAGE = "command-processor"
+
+_ACCEPTED: Final = OutcomeStatus.ACCEPTED  # an enum looks its members up anew each time
+_REJECTED: Final = OutcomeStatus.REJECTED
 
 
 class Occurrence(msgspec.Struct, frozen=True, gc=False):
@@ -59,43 +70,27 @@ class Outbox:
         self, key: bytes, event: Event, at: Occurrence, state: msgspec.Struct
     ) -> tuple[OutgoingRecord, OutgoingRecord]:
         """The event with the state after it, and the event alone for the history."""
-        if at.subject_key is None:
-            data = msgspec.Raw(encode(event))
-        else:
+        history = self.history(key, event, at)
+        return self.state(history, at, state), history
+
+    def history(self, key: bytes, event: Event, at: Occurrence) -> OutgoingRecord:
+        """The event alone."""
+        kind = type(event)
+        data: Event | msgspec.Raw = event
+        if at.subject_key is not None:
             stream = f"{self._aggregate}/{key.decode()}"
             data = msgspec.Raw(sealed(event, at.subject_key, stream, at.event_id))
-        return self.state(key, event, data, at, state), self.history(key, event, data, at)
+        record = WrittenEvent(kind.__name__, at.event_id, at.version, at.ms, version_of(kind), data)
+        return OutgoingRecord(self._history, self._partition, key, encode(record), at.marks)
 
     def state(
-        self, key: bytes, event: Event, data: msgspec.Raw, at: Occurrence, state: msgspec.Struct
+        self, history: OutgoingRecord, at: Occurrence, state: msgspec.Struct
     ) -> OutgoingRecord:
-        """The event with the state after it; ``data`` is the event's JSON."""
-        record = EventRecord(
-            type=type(event).__name__,
-            id=at.event_id,
-            version=at.version,
-            occurred_at_ms=at.ms,
-            schema_version=version_of(type(event)),
-            data=data,
-            state_version=version_of(type(state)),
-            state=msgspec.Raw(encode(state)),
-            subject_key=key_text(at.subject_key),
+        """The same event with the state after it."""
+        value = with_state(
+            history.value or b"", state, version_of(type(state)), key_text(at.subject_key)
         )
-        return OutgoingRecord(self._events, self._partition, key, encode(record), at.marks)
-
-    def history(
-        self, key: bytes, event: Event, data: msgspec.Raw, at: Occurrence
-    ) -> OutgoingRecord:
-        """The event alone; ``data`` is its JSON."""
-        record = EventRecord(
-            type=type(event).__name__,
-            id=at.event_id,
-            version=at.version,
-            occurred_at_ms=at.ms,
-            schema_version=version_of(type(event)),
-            data=data,
-        )
-        return OutgoingRecord(self._history, self._partition, key, encode(record), at.marks)
+        return OutgoingRecord(self._events, self._partition, history.key, value, at.marks)
 
     def part(
         self, key: bytes, event: Event, at: Occurrence, state: msgspec.Struct | None
@@ -228,22 +223,32 @@ class Outbox:
         self, request: Request, rejection: Rejection | None, version: int, at_ms: int
     ) -> bytes:
         """JSON of an outcome: accepted where there is no rejection."""
-        refused = rejection is not None
-        return encode(
-            Outcome(
+        if rejection is None:
+            outcome = Outcome(
                 command_id=request.command_id,
                 type=request.type,
                 aggregate=self._aggregate,
                 aggregate_id=request.aggregate_id,
-                status=OutcomeStatus.REJECTED if refused else OutcomeStatus.ACCEPTED,
+                status=_ACCEPTED,
                 version=version,
                 decided_at_ms=at_ms,
                 digest=request.digest,
-                code=rejection.code if rejection else None,
-                message=rejection.message if rejection else None,
-                field=rejection.field if rejection else None,
             )
-        )
+        else:
+            outcome = Outcome(
+                command_id=request.command_id,
+                type=request.type,
+                aggregate=self._aggregate,
+                aggregate_id=request.aggregate_id,
+                status=_REJECTED,
+                version=version,
+                decided_at_ms=at_ms,
+                digest=request.digest,
+                code=rejection.code,
+                message=rejection.message,
+                field=rejection.field,
+            )
+        return encode(outcome)
 
 
 def dead_letter(incoming: IncomingRecord, failure: Failure, topic: str) -> OutgoingRecord:
@@ -253,11 +258,13 @@ def dead_letter(incoming: IncomingRecord, failure: Failure, topic: str) -> Outgo
     return OutgoingRecord(topic, 0, incoming.key, incoming.value, marks)
 
 
-def marks_of(request: Request, incoming: Headers) -> Headers:
+def marks_of(command_id: bytes, incoming: Headers) -> Headers:
     """Headers of all that follows from a command: who asked, and in which conversation and trace."""
-    causation = request.command_id.encode()
-    correlation: str | bytes | None = causation
-    marks: Headers = [(headers.CAUSATION_ID, causation)]
+    causation = headers.CAUSATION_ID, command_id
+    if not incoming:
+        return [causation, (headers.CORRELATION_ID, command_id)]
+    correlation: str | bytes | None = command_id
+    marks: Headers = [causation]
     for name, value in incoming:
         if name == headers.CORRELATION_ID:
             correlation = value

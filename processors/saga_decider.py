@@ -71,7 +71,7 @@ class SagaDecider(Decider):
     def __init__(self, aggregate: Aggregate, topics: Topics, partition: int, store: State) -> None:
         super().__init__(aggregate, topics, partition, store)
         self._topics = topics
-        self._newest: dict[bytes, tuple[Event, Occurrence, SagaState]] = {}
+        self._newest: dict[bytes, tuple[OutgoingRecord, Step]] = {}
         self._waiting: dict[bytes, set[int]] = {}
         self._appointments: list[tuple[Appointment, bytes]] = []
 
@@ -96,8 +96,8 @@ class SagaDecider(Decider):
     def seal(self) -> list[OutgoingRecord]:
         """As ``Decider.seal``; returns the newest state of each saga that was decided."""
         records = []
-        for key, (event, at, saga) in self._newest.items():
-            record = self._outbox.state(key, event, msgspec.Raw(encode(event)), at, saga)
+        for key, (history, step) in self._newest.items():
+            record = self._outbox.state(history, step.at, step.after.root)
             self._open.states[key] = record.value
             records.append(record)
         self._newest = {}
@@ -122,21 +122,21 @@ class SagaDecider(Decider):
         self._newest = {}
         super().discard()
 
-    def _write(self, case: Case, step: Step, at: Occurrence, draft: Draft) -> None:
+    def _write(self, case: Case, step: Step, draft: Draft) -> None:
         saga: SagaState = step.after.root
-        draft.known[case.key] = Known(at.version, saga)
-        draft.last = step.event, at, saga
-        data = msgspec.Raw(encode(step.event))
-        draft.records.append(self._outbox.history(case.key, step.event, data, at))
+        history = self._outbox.history(case.key, step.event, step.at)
+        draft.last = history, step
+        draft.records.append(history)
         saga_id = case.request.aggregate_id
         sent = react(saga_id, saga, cast(SagaEvent, step.event))
-        draft.records += [self._send(saga_id, saga, follow_up, at) for follow_up in sent]
+        draft.records += [self._send(saga_id, saga, follow_up, step.at) for follow_up in sent]
 
     def _keep(self, case: Case, draft: Draft) -> None:
-        super()._keep(case, draft)
         if draft.last is None:
             return
-        _, _, saga = self._newest[case.key] = draft.last
+        _, step = self._newest[case.key] = draft.last
+        saga: SagaState = step.after.root
+        self._open.known[case.key] = Known(step.at.version, saga)
         if saga.status in SETTLED:
             for place in self._waiting.pop(case.key, ()):
                 end = self._end(case.request.aggregate_id, saga, place, case.marks)

@@ -39,11 +39,12 @@ def incoming(message: Message) -> IncomingRecord:
     """A consumed message (without an error) as plain data; its time is that of the header, if it has one."""
     _, sent_at_ms = message.timestamp()
     marks: Headers = message.headers() or []  # type: ignore[assignment]
+    at_ms = max(0, sent_at_ms)
     return IncomingRecord(
         message.topic(),  # type: ignore[arg-type]  # a record has a place; only errors have none
         message.partition(),  # type: ignore[arg-type]
         message.offset(),  # type: ignore[arg-type]
-        occurred_at_ms(marks, max(0, sent_at_ms)),
+        occurred_at_ms(marks, at_ms) if marks else at_ms,
         message.key(),
         message.value(),
         marks,

@@ -36,9 +36,9 @@ def is_part_key(key: str) -> bool:
     return PART_SEPARATOR in key
 
 
-def outcome_key(aggregate_id: str, command_id: str) -> bytes:
+def outcome_key(aggregate_id: bytes, command_id: bytes) -> bytes:
     """Record key of an outcome: command ids are unique within their aggregate."""
-    return f"{aggregate_id}{PART_SEPARATOR}{command_id}".encode()
+    return aggregate_id + b"/" + command_id
 
 
 def reply_key(aggregate: str, aggregate_id: str, command_id: str) -> bytes:

@@ -35,7 +35,10 @@ def _words(length: int) -> Struct:
     return Struct(f"<{length // 4}I")
 
 
-@lru_cache(maxsize=4_096)
-def partition_for(key: bytes, partitions: int) -> int:
-    """Partition (0 … partitions-1) of a record key; remembered for the latest few thousand keys."""
+def partition_of(key: bytes, partitions: int) -> int:
+    """Partition (0 … partitions-1) of a record key."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+partition_for: Final = lru_cache(maxsize=4_096)(partition_of)
+"""The same, remembered for the latest few thousand keys."""

@@ -6,7 +6,7 @@ record.
 """
 
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -62,6 +62,17 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True,
     subject_key: str = ""
 
 
+class WrittenEvent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """An ``EventRecord`` without state as it is written: ``data`` need not be JSON yet."""
+
+    type: str
+    id: str
+    version: int
+    occurred_at_ms: int
+    schema_version: int = FIRST_VERSION
+    data: Any = ABSENT
+
+
 class OutcomeStatus(StrEnum):
     """How a command ended."""
 
@@ -105,6 +116,17 @@ _outcome_decoder = msgspec.json.Decoder(Outcome)
 
 encode: Final = msgspec.json.Encoder().encode
 """JSON of a record, an event, a state or plain data; compact, UTF-8, keys in the order of declaration."""
+
+
+def with_state(event: bytes, state: msgspec.Struct, state_version: int, subject_key: str) -> bytes:
+    """JSON of the same ``EventRecord`` with the state after it: what is encoded already is not encoded again.
+    The bytes are those of the whole record encoded at once (tests/unit/test_schemas.py).
+    """
+    begin = b',"state":'
+    if state_version != FIRST_VERSION:
+        begin = b',"state_version":%d,"state":' % state_version
+    end = b',"subject_key":"%b"}' % subject_key.encode() if subject_key else b"}"
+    return b"".join((event[:-1], begin, encode(state), end))
 
 
 def decode(decoder: msgspec.json.Decoder[T], value: bytes) -> T:
