@@ -8,13 +8,14 @@ commands of an aggregate are judged in their order of arrival, and each has exac
 docs/adr/0009-parked-commands.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 from commands.parking import ORDERS, ParkingOrder
 from processors.edge import Unanswerable
 from processors.holding import Holding
 from processors.judge import Case, Known, Pending, failed
+from processors.state_store import Copy
 from runtime.records import IncomingRecord, OutgoingRecord
 
 MOST_AT_ONCE: Final = 500
@@ -92,14 +93,14 @@ class Decider(Holding):
         next_outcomes_offset: int | None,
         next_parked_offset: int | None,
     ) -> None:
-        """The sealed transaction stands: keeps it. Offsets as ``PartitionCopy.write``'s."""
-        if next_events_offset is not None:
-            self._store.states.write(self._sealed.states, next_events_offset)
-            self._remember(self._sealed.known)
-        if next_outcomes_offset is not None:
-            self._store.inbox.write(self._sealed.outcomes, next_outcomes_offset)
-        if next_parked_offset is not None:
-            self._store.parked.write(self._sealed.parked, next_parked_offset)
+        """The sealed transaction stands: keeps it. Offsets as ``PartitionCopy.write``'s; None where nothing
+        was written. Raises RuntimeError where something was: not stored, it would be forgotten.
+        """
+        sealed, store = self._sealed, self._store
+        _keep(store.states, sealed.states, next_events_offset)
+        _keep(store.inbox, sealed.outcomes, next_outcomes_offset)
+        _keep(store.parked, sealed.parked, next_parked_offset)
+        self._remember(sealed.known)
         self._sealed = Pending()
 
     def _remember(self, known: dict[bytes, Known]) -> None:
@@ -113,3 +114,10 @@ class Decider(Holding):
         self._sealed = Pending()
         self._recent = {}  # whether what was under way stands is not known
         self._parking.clear()
+
+
+def _keep(copy: Copy, changes: Mapping[bytes, bytes | None], next_offset: int | None) -> None:
+    if next_offset is not None:
+        copy.write(changes, next_offset)
+    elif changes:
+        raise RuntimeError("records were committed, but the client did not report their offsets")

@@ -29,6 +29,9 @@ INIT_TIMEOUT_S: Final = 60.0
 
 RETRY_PAUSE_S: Final = 0.05
 
+SEND_S: Final = 0.001
+"""Time for the client's threads to notice that nothing shall linger any more."""
+
 NextOffsets = dict[tuple[str, int], int]
 """(topic, partition) -> offset after the last record that a transaction wrote there."""
 
@@ -63,13 +66,14 @@ class TransactionalWriter:
             self._producer.begin_transaction()
             produce = self._producer.produce
             for number, record in enumerate(records):
-                # By position, which costs half as much as by name: value, key, partition, callback, the
-                # same under its other name, timestamp (0: now), headers.
+                # By position, which costs half as much as by name: topic, value, key, partition, callback,
+                # the same under its other name, timestamp (0: now), headers.
                 to = record.topic, record.value, record.key, record.partition
+                call_back = report.get(number)
                 try:
-                    produce(*to, None, report.get(number), 0, record.headers)
+                    produce(*to, call_back, None, 0, record.headers)
                 except BufferError:  # the library's queue is full
-                    self._wait_for_room(produce, *to, None, report.get(number), 0, record.headers)
+                    self._wait_for_room(produce, *to, call_back, None, 0, record.headers)
 
     def commit(self, offsets: list[TopicPartition], group: Any) -> NextOffsets:
         """Commits what was begun and the consumer's offsets, all or none; returns where the records
@@ -81,7 +85,8 @@ class TransactionalWriter:
         """
         producer = self._producer
         with self._recovering():
-            # While the records are on their way, the offsets can go, too.
+            # What still lingers is sent now; while it is on its way, the offsets can go, too.
+            producer.flush(SEND_S)
             _retrying(lambda: producer.send_offsets_to_transaction(offsets, group, CALL_TIMEOUT_S))
             if producer.flush(CALL_TIMEOUT_S):
                 raise KafkaException(
