@@ -39,7 +39,9 @@ def on_disk() -> Iterator[Copy]:
 
 def told(copy: Copy) -> tuple[list[bytes | None], list[tuple[bytes, bytes]]]:
     """All that a decider can learn of it."""
-    return [copy.get(key) for key in KEYS], sorted(copy.marked())
+    found = copy.get_many(KEYS)
+    assert found == [copy.get(key) for key in KEYS]
+    return found, sorted(copy.marked())
 
 
 @given(writes)

@@ -16,10 +16,12 @@ from schemas.records import (
     EventRecord,
     Outcome,
     OutcomeStatus,
+    WrittenEvent,
     decode_command,
     decode_event,
     decode_outcome,
     encode,
+    with_state,
 )
 from schemas.rejections import Code
 from schemas.topics import AGGREGATES, MAX_RECORD_BYTES, Topics
@@ -231,3 +233,22 @@ def test_state_is_compacted_and_history_and_dead_letters_never_expire(aggregate:
 
 def test_every_topic_takes_the_largest_record() -> None:
     assert {spec.config["max.message.bytes"] for spec in SPECS.values()} == {str(MAX_RECORD_BYTES)}
+
+
+@pytest.mark.parametrize("subject_key", ["", "c2VjcmV0"])
+@pytest.mark.parametrize("state_version", [1, 2])
+@pytest.mark.parametrize("schema_version", [1, 3])
+def test_an_event_encoded_once_and_completed_is_the_whole_record(
+    schema_version: int, state_version: int, subject_key: str
+) -> None:
+    event = Outcome(  # any struct will do, here one with text that JSON has to escape
+        command_id="c", type='"\u2028', aggregate="a", aggregate_id="b", status=OutcomeStatus.REJECTED,
+        version=1, decided_at_ms=2,
+    )  # fmt: skip
+    whole = EventRecord(
+        type="T", id="c:0", version=7, occurred_at_ms=5, schema_version=schema_version,
+        data=msgspec.Raw(encode(event)), state_version=state_version,
+        state=msgspec.Raw(encode(event)), subject_key=subject_key,
+    )  # fmt: skip
+    alone = encode(WrittenEvent("T", "c:0", 7, 5, schema_version, event))
+    assert with_state(alone, event, state_version, subject_key) == encode(whole)
