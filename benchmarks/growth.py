@@ -1,8 +1,9 @@
 """Whether a command or an event costs more where there is more: partitions, users, SKUs, orders, and so on.
 
-Each is measured against itself, ten and a hundred times smaller; 1 is flat, less is dearer. What is measured
-stands on the topics behind what makes them large, so that one process does both, and only the last part
-counts.
+The cost of one is compared with that where there is less; 1 is flat, more is dearer. It is what the process
+spends of a core (and Redis, for the projector), since rates depend on who else uses the machine; they stand
+beside it. What is measured lies behind what makes the topics large, so that one process does both, and only
+the last part counts.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Final
 
 from benchmarks import workload
 from benchmarks.bench import Bench, Found
-from benchmarks.curves import Curve, rate
+from benchmarks.curves import Curve, cost, rate
 from benchmarks.processing import decided
 from benchmarks.projecting import projected
 from readmodels.views import ORDERS, STOCK
@@ -25,8 +26,14 @@ FEW: Final = 10
 FEWEST: Final = 10_000
 """Commands that are measured, at least: fewer are done between two looks."""
 
-Rates = dict[int, dict[str, float]]
-"""Size → the rates of what is measured there."""
+UNITS: Final = {
+    "processor": ("commands/s", "CPU µs a command"),
+    "projector": ("events/s", "CPU µs an event"),
+}
+"""Role → of its rate and of its cost."""
+
+Measured = dict[int, dict[str, tuple[float, float]]]
+"""Size → role → rate and cost."""
 
 
 def figures(bench: Bench) -> Found:
@@ -34,51 +41,50 @@ def figures(bench: Bench) -> Found:
     count = max(FEWEST, bench.commands // 4)
     found: dict[str, float] = {}
     curves: dict[str, list[tuple[float, float]]] = {}
-    for what, of in _GROWS.items():
-        rates = dict(sorted(of(bench, count).items()))
-        smallest, largest = min(rates), max(rates)
-        for size, at_size in rates.items():
-            found |= {f"{name}, {what}: {size:,}": value for name, value in at_size.items()}
-        for name in rates[smallest]:
-            role = name.partition(",")[0]
-            curve = [
-                (size / smallest, at[name] / rates[smallest][name]) for size, at in rates.items()
-            ]
+    for what, measure in _GROWS.items():
+        by_size = dict(sorted(measure(bench, count).items()))
+        smallest, largest = min(by_size), max(by_size)
+        for role in by_size[smallest]:
+            for size, roles in by_size.items():
+                for unit, value in zip(UNITS[role], roles[role], strict=True):
+                    found[f"{role}, {size:,} {what}, {unit}"] = value
+            least = by_size[smallest][role][1]
+            curve = [(size / smallest, roles[role][1] / least) for size, roles in by_size.items()]
             curves[f"{role}, {what}"] = curve
-            found[f"{role}, {what} x {largest // smallest:,}"] = curve[-1][1]
+            found[f"{role}, {what} x {largest // smallest:,}, cost"] = curve[-1][1]
     return Found(found, curves)
 
 
-def _partitions(bench: Bench, count: int) -> Rates:
-    rates: Rates = {}
+def _partitions(bench: Bench, count: int) -> Measured:
+    measured: Measured = {}
     for partitions in bench.to_and_fro(PARTITIONS):
         with bench.place(f"partitions-{partitions}", partitions) as place:
             workload.fill_orders(place.settings, count)
-            rates[partitions] = _commands(decided(place, count), count)
-    return rates
+            measured[partitions] = _commands(decided(place, count), count)
+    return measured
 
 
-def _users(bench: Bench, count: int) -> Rates:
-    rates: Rates = {}
+def _users(bench: Bench, count: int) -> Measured:
+    measured: Measured = {}
     for users in bench.to_and_fro(USERS):
         with bench.place(f"users-{users}") as place:
             workload.fill_orders(place.settings, count, users)
-            rates[users] = _commands(decided(place, count), count) | _events(projected(place))
-    return rates
+            measured[users] = _commands(decided(place, count), count) | _events(projected(place))
+    return measured
 
 
-def _skus(bench: Bench, count: int) -> Rates:
-    rates: Rates = {}
+def _skus(bench: Bench, count: int) -> Measured:
+    measured: Measured = {}
     for skus in bench.to_and_fro(SKUS):
         with bench.place(f"skus-{skus}") as place:
             workload.fill_stock(place.settings, workload.items(skus))
             workload.fill_stock(place.settings, workload.reservations(count, skus))
             curve = decided(place, skus + count, "inventory")
-            rates[skus] = _commands(curve, count) | _events(projected(place, STOCK))
-    return rates
+            measured[skus] = _commands(curve, count) | _events(projected(place, STOCK))
+    return measured
 
 
-def _orders(bench: Bench, count: int) -> Rates:
+def _orders(bench: Bench, count: int) -> Measured:
     """One run over all sizes, of which the commands behind each size count."""
     sizes = [bench.commands // 20 * times for times in (1, 10, 100)]
     total = sizes[-1] + count
@@ -88,27 +94,27 @@ def _orders(bench: Bench, count: int) -> Rates:
         commands, events = decided(place, total), projected(place, ORDERS)
     return {
         size: {
-            "processor, commands/s": rate(commands, size, size + count),
+            "processor": _rate_and_cost(commands, size, size + count),
             # Its positions count the markers of transactions, too.
-            "projector, events/s": rate(events, size, size + count),
+            "projector": _rate_and_cost(events, size, size + count),
         }
         for size in sizes
     }
 
 
-def _reservations(bench: Bench, count: int) -> Rates:
+def _reservations(bench: Bench, count: int) -> Measured:
     """A hot SKU: reservations are made and released beside few open ones, and beside many."""
-    rates: Rates = {}
+    measured: Measured = {}
     for opened in bench.to_and_fro((FEW, bench.commands // 2)):
         with bench.place(f"hot-{opened}") as place:
             workload.fill_stock(place.settings, workload.items(1))
             workload.fill_stock(place.settings, workload.reservations(opened, 1))
             workload.fill_stock(place.settings, workload.to_and_fro(count, workload.sku(0)))
-            rates[opened] = _commands(decided(place, 1 + opened + count, "inventory"), count)
-    return rates
+            measured[opened] = _commands(decided(place, 1 + opened + count, "inventory"), count)
+    return measured
 
 
-_GROWS: Final[dict[str, Callable[[Bench, int], Rates]]] = {
+_GROWS: Final[dict[str, Callable[[Bench, int], Measured]]] = {
     "partitions": _partitions,
     "users": _users,
     "SKUs": _skus,
@@ -117,11 +123,15 @@ _GROWS: Final[dict[str, Callable[[Bench, int], Rates]]] = {
 }
 
 
-def _commands(curve: Curve, count: int) -> dict[str, float]:
-    """The rate of the last so many commands."""
-    return {"processor, commands/s": rate(curve, curve[-1][1] - count)}
+def _commands(curve: Curve, count: int) -> dict[str, tuple[float, float]]:
+    """Of the last so many commands."""
+    return {"processor": _rate_and_cost(curve, curve[-1].done - count)}
 
 
-def _events(curve: Curve) -> dict[str, float]:
-    """The rate of all events but the first quarter."""
-    return {"projector, events/s": rate(curve, curve[-1][1] // 4)}
+def _events(curve: Curve) -> dict[str, tuple[float, float]]:
+    """Of all events but the first quarter."""
+    return {"projector": _rate_and_cost(curve, curve[-1].done // 4)}
+
+
+def _rate_and_cost(curve: Curve, low: int, high: int | None = None) -> tuple[float, float]:
+    return rate(curve, low, high), cost(curve, low, high)

@@ -141,10 +141,10 @@ def _growth(results: Results) -> Figure | None:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"x {value:,.0f}"))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_ylim(0, None)
+        axes.set_ylim(0, max(1.5, axes.get_ylim()[1]))
         axes.set_title(role)
         axes.set_xlabel("as much of it")
-        axes.set_ylabel("rate, to the smallest's")
+        axes.set_ylabel("cost of one, to the smallest's")
         axes.legend(fontsize=7, frameon=False, loc="lower left")
     return figure
 

@@ -7,7 +7,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks import bare_loop, kafka_streams, workload
 from benchmarks.bench import Bench, Found, Place
-from benchmarks.curves import Curve, follow, rate
+from benchmarks.curves import Curve, cost, follow, rate
 from benchmarks.roles import running
 from processors.command_processor import WORK
 from runtime import kafka
@@ -28,7 +28,9 @@ def committed(settings: Settings, group: str, aggregate: str = "order") -> Calla
     A consumer that only asks does not join the group. An admin client, asking before there is a coordinator,
     takes the process down (librdkafka 2.16).
     """
-    consumer = Consumer(kafka.group_consumer(settings, group))
+    # One that reads committed records would wait until no transaction is under way, and there always is one.
+    options = kafka.group_consumer(settings, group) | {"isolation.level": "read_uncommitted"}
+    consumer = Consumer(options)
     topic = topics_of(settings).commands(aggregate)
     places = [TopicPartition(topic, partition) for partition in range(settings.partitions)]
 
@@ -55,13 +57,15 @@ def figures(bench: Bench) -> Found:
     """
     why_not = kafka_streams.missing()
     names = [OURS, BARE] if why_not else [OURS, BARE, STREAMS]
-    rates: dict[str, float] = {}
+    curves: dict[str, Curve] = {}
     count = 2 * bench.commands
     with bench.place("processing") as place:
         workload.fill_orders(place.settings, count)
         for name in bench.in_turn(names):
-            rates[name] = rate(_CURVES[name](place, count), count // 2)
+            curves[name] = _CURVES[name](place, count)
+    rates = {name: rate(curves[name], count // 2) for name in names}
     found = {f"{name}, {UNIT}": rates[name] for name in names}
+    found |= {f"{name}, CPU µs a command": cost(curves[name], count // 2) for name in names}
     found |= {f"{OURS} / {name}": rates[OURS] / rates[name] for name in names[1:]}
     return Found(found, notes=(why_not,) if why_not else ())
 

@@ -74,7 +74,9 @@ def bare_rate(settings: Settings) -> float:
 
 
 def projected(place: Place, view: View = ORDERS) -> Curve:
-    """Lets a projector of its own process bring what stands on the topics into Redis; its positions."""
+    """Lets a projector of its own process bring what stands on the topics into Redis: its positions, and its
+    cost, Redis included.
+    """
     topic = topics_of(place.settings).events(view.aggregate)
     ends = _ends(place.settings, topic)
     key = Keys(place.settings.topic_prefix, view.name, FIRST_GENERATION).positions
@@ -83,16 +85,20 @@ def projected(place: Place, view: View = ORDERS) -> Curve:
         running("readmodels", place.environment) as process,
     ):
 
+        def in_redis() -> float:
+            spent = redis.info("cpu")
+            return float(spent["used_cpu_user"]) + float(spent["used_cpu_sys"])
+
         def reached() -> int:
             found = redis.hgetall(key)
             return sum(min(int(found.get(f"{topic}:{p}", 0)), end) for p, end in ends.items())
 
-        return follow(reached, sum(ends.values()), process)
+        return follow(reached, sum(ends.values()), process, in_redis)
 
 
 def _ours(place: Place, _: int) -> float:
     curve = projected(place)
-    return rate(curve, curve[-1][1] // 4)
+    return rate(curve, curve[-1].done // 4)
 
 
 def _faust(place: Place, events: int) -> float:

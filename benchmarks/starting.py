@@ -51,4 +51,4 @@ def _start(place: Place, orders: int, turn: int) -> float:
     began = time.monotonic()
     with running("processors", place.environment) as process:
         curve = follow(ask, orders + turn * partitions, process)
-    return curve[-1][0] - began
+    return curve[-1].at - began

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.curves import Curve, rate, reached_at
+from benchmarks.curves import Curve, Reading, cost, rate, reading_at
 from benchmarks.goals import GOALS, Goal, judge
 from benchmarks.kafka_streams import LOCK
 from benchmarks.parts import PARTS
@@ -71,7 +71,7 @@ def test_a_curve_goes_through_the_middle_of_its_rounds() -> None:
     assert middle_curve(rounds) == [(50.0, 2.0), (99.0, 8.0)]
 
 
-CURVE: Curve = [(10.0, 100), (11.0, 300), (13.0, 500)]
+CURVE: Curve = [Reading(10.0, 100, 1.0), Reading(11.0, 300, 1.002), Reading(13.0, 500, 1.006)]
 
 
 def test_a_rate_runs_from_the_first_reading_to_the_last() -> None:
@@ -79,9 +79,13 @@ def test_a_rate_runs_from_the_first_reading_to_the_last() -> None:
 
 
 def test_a_rate_between_two_numbers_takes_the_straight_line_between_readings() -> None:
-    assert reached_at(CURVE, 200) == pytest.approx(10.5)
-    assert reached_at(CURVE, 400) == pytest.approx(12.0)
+    assert reading_at(CURVE, 200) == pytest.approx(Reading(10.5, 200, 1.001))
+    assert reading_at(CURVE, 400) == pytest.approx(Reading(12.0, 400, 1.004))
     assert rate(CURVE, 200, 400) == pytest.approx(200 / 1.5)
+
+
+def test_a_cost_is_microseconds_of_a_core_for_each() -> None:
+    assert cost(CURVE, 200, 400) == pytest.approx(15.0)
 
 
 def test_a_rate_does_not_begin_before_the_first_reading() -> None:
@@ -91,12 +95,12 @@ def test_a_rate_does_not_begin_before_the_first_reading() -> None:
 @pytest.mark.parametrize("number", [99, 501])
 def test_what_is_not_on_the_curve_is_refused(number: int) -> None:
     with pytest.raises(ValueError, match="not on the curve"):
-        reached_at(CURVE, number)
+        reading_at(CURVE, number)
 
 
 def test_one_reading_has_no_rate() -> None:
     with pytest.raises(ValueError, match="no time"):
-        rate([(10.0, 100)])
+        rate(CURVE[:1])
 
 
 LOW = Goal("one", "ratio", at_least=0.5)
