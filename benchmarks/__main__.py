@@ -8,6 +8,7 @@ fails is reported, the others go on, and the exit code is 1.
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ def main() -> int:
     """The exit code: 1 when a part failed."""
     options = _options()
     console = Console(stderr=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ctrl-C: what was started is stopped
     with tempfile.TemporaryDirectory() as folder, EmbeddedServers(Path(folder)) as servers:
         environment = {
             "KAFKA_BOOTSTRAP_SERVERS": servers.address.bootstrap_servers,

@@ -6,7 +6,7 @@ beside it. What is measured lies behind what makes the topics large, so that one
 the last part counts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from benchmarks import workload
@@ -18,8 +18,11 @@ from readmodels.views import ORDERS, STOCK
 from runtime.topic_admin import topics_of
 
 PARTITIONS: Final = (1, 4, 16)
-USERS: Final = (100, 1_000, 10_000)
-SKUS: Final = (100, 1_000, 10_000)
+TIMES: Final = (1, 10, 100)
+USERS_OF: Final = 200
+"""One user, and one SKU, for so many commands of the suite, where there are fewest."""
+
+ORDERS_OF: Final = 20
 FEW: Final = 10
 """Open reservations of a SKU that is not hot."""
 
@@ -66,7 +69,7 @@ def _partitions(bench: Bench, count: int) -> Measured:
 
 def _users(bench: Bench, count: int) -> Measured:
     measured: Measured = {}
-    for users in bench.to_and_fro(USERS):
+    for users in _sizes(bench, USERS_OF):
         with bench.place(f"users-{users}") as place:
             workload.fill_orders(place.settings, count, users)
             measured[users] = _commands(decided(place, count), count) | _events(projected(place))
@@ -75,7 +78,7 @@ def _users(bench: Bench, count: int) -> Measured:
 
 def _skus(bench: Bench, count: int) -> Measured:
     measured: Measured = {}
-    for skus in bench.to_and_fro(SKUS):
+    for skus in _sizes(bench, USERS_OF):
         with bench.place(f"skus-{skus}") as place:
             workload.fill_stock(place.settings, workload.items(skus))
             workload.fill_stock(place.settings, workload.reservations(count, skus))
@@ -86,8 +89,8 @@ def _skus(bench: Bench, count: int) -> Measured:
 
 def _orders(bench: Bench, count: int) -> Measured:
     """One run over all sizes, of which the commands behind each size count."""
-    sizes = [bench.commands // 20 * times for times in (1, 10, 100)]
-    total = sizes[-1] + count
+    sizes = _sizes(bench, ORDERS_OF)
+    total = max(sizes) + count
     with bench.place("orders") as place:
         topic = topics_of(place.settings).commands("order")
         workload.fill(place.settings, topic, workload.creations(total))
@@ -121,6 +124,10 @@ _GROWS: Final[dict[str, Callable[[Bench, int], Measured]]] = {
     "orders": _orders,
     "open reservations": _reservations,
 }
+
+
+def _sizes(bench: Bench, divisor: int) -> Sequence[int]:
+    return bench.to_and_fro([bench.commands // divisor * times for times in TIMES])
 
 
 def _commands(curve: Curve, count: int) -> dict[str, tuple[float, float]]:

@@ -37,7 +37,8 @@ def figures(bench: Bench) -> Found:
 
             def decided() -> int:
                 number = ask()
-                curve.append((number, looked_at.memory_info().rss / MB))
+                if number:
+                    curve.append((number, looked_at.memory_info().rss / MB))
                 return number
 
             follow(decided, goal, process)
