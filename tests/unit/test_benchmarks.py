@@ -1,15 +1,23 @@
 """What the benchmarks make of their measurements: percentiles, rates, medians, and which goals they reach."""
 
+import io
+import json
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from benchmarks.__main__ import run
+from benchmarks.bench import Bench, Found
 from benchmarks.curves import Curve, Reading, cost, rate, reading_at
 from benchmarks.goals import GOALS, Goal, judge
 from benchmarks.kafka_streams import LOCK
-from benchmarks.parts import PARTS
+from benchmarks.parts import PARTS, Part
+from benchmarks.plots import draw
+from benchmarks.report import Result, as_json
 from benchmarks.summary import (
     MARKS,
     Spread,
@@ -133,3 +141,31 @@ def test_kafka_streams_is_of_the_broker_s_release_and_shares_its_other_jars() ->
     versions = {jar.artifact: jar.version for jar in parse_lock(LOCK.read_text())}
     assert versions["kafka-streams"] == KAFKA.rpartition(":")[2]
     assert not versions.keys() & {jar.artifact for jar in parse_lock(LOCK_FILE.read_text())}
+
+
+def test_a_part_that_fails_keeps_its_rounds_and_says_why(tmp_path: Path) -> None:
+    def figures(bench: Bench) -> Found:
+        if bench.turn == 1:
+            raise RuntimeError("the broker is gone")
+        return Found({"rate": 7.0})
+
+    said = io.StringIO()
+    bench = Bench({}, tmp_path, commands=1, seconds=1.0)
+    result = run("processing", Part(figures), bench, 3, Console(file=said))
+    assert [found.figures for found in result.rounds] == [{"rate": 7.0}]
+    assert result.error == "RuntimeError: the broker is gone"
+    assert "the broker is gone" in said.getvalue()
+    told = json.loads(json.dumps(as_json({"processing": result})))["parts"]["processing"]
+    assert told["error"] == result.error
+    assert told["figures"] == {"rate": {"median": 7.0, "lowest": 7.0, "highest": 7.0}}
+
+
+def test_the_same_figures_make_the_same_plots_and_parts_that_did_not_run_none(
+    tmp_path: Path,
+) -> None:
+    found = Found({"processor, commands/s": 5.0, "bare loop, commands/s": 9.0})
+    results = {"processing": Result([found, found]), "memory": Result(error="failed")}
+    first, again = (draw(results, tmp_path / name) for name in ("first", "again"))
+    assert [path.name for path in first] == ["throughput.svg"]
+    assert first[0].read_bytes() == again[0].read_bytes()
+    assert b"bare loop" in first[0].read_bytes()
