@@ -53,8 +53,11 @@ format: $(STAMP) ## rewrite the sources as `make check` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## measure throughput and latency on this machine
-	$(BIN)/python -m benchmarks
+# docs/BENCHMARKS.md has the parts; e.g. BENCH="--quick --only processing".
+BENCH ?= --plots docs/plots
+
+bench: $(STAMP) ## measure throughput, latency and growth on this machine
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # Both lists carry the hash of every file. Pins already in the lists stay; UPGRADE=--upgrade moves them.
 lock: $(STAMP) ## rewrite the lock files from pyproject.toml

@@ -1,42 +1,39 @@
-"""``make bench``: starts its own servers, measures each figure of the README, prints a table and JSON.
+"""Measures on servers of its own; prints tables to standard error and JSON to standard output.
 
-Everything runs on this machine at once, broker and Redis included, so read the ratios. The first round
-is not counted: a broker that was just started is slow for its first minute. ``--quick`` takes a tenth
-of the records.
+Everything runs on this machine at once, broker and Redis included, so read the ratios: each figure
+stands beside a comparator that did the same on the same servers a moment before or after. A part that
+fails is reported, the others go on, and the exit code is 1.
 """
 
 import argparse
 import json
 import os
-import statistics
+import signal
 import sys
 import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import latency, placing, processing, projecting, reading, rebuilding, workload
-from benchmarks.roles import running
-from runtime import topic_admin
+from benchmarks.bench import Bench
+from benchmarks.parts import PARTS, Part, warm_up
+from benchmarks.report import Result, as_json, show
 from runtime.embedded import EmbeddedServers
-from runtime.settings import Settings
 
 COMMANDS = 200_000
-ROUNDS = 3
-ORDERS = 4_000
-LATENCY_S = 10.0
-WARM_UP_S = 15.0
-Rows = dict[str, list[dict[str, float]]]
+SECONDS = 10.0
+WARM_UP_S = 60.0
+QUICK = 10
+"""``--quick``: so much less of everything, and one round."""
 
 
-def main() -> None:
-    """Measures and prints; the JSON goes to standard output, everything else to standard error."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the records, one round")
-    quick = parser.parse_args().quick
-    count, rounds = (COMMANDS // 10, 1) if quick else (COMMANDS, ROUNDS)
+def main() -> int:
+    """The exit code: 1 when a part failed."""
+    options = _options()
     console = Console(stderr=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ctrl-C: what was started is stopped
     with tempfile.TemporaryDirectory() as folder, EmbeddedServers(Path(folder)) as servers:
         environment = {
             "KAFKA_BOOTSTRAP_SERVERS": servers.address.bootstrap_servers,
@@ -45,80 +42,62 @@ def main() -> None:
             "ORDERFLOW_LOG_LEVEL": "WARNING",
         }
         os.environ.update(environment)
-        rows = measure(environment, count, rounds, console)
-    show(rows, console)
-    json.dump(rows, sys.stdout, indent=2)
+        share = QUICK if options.quick else 1
+        bench = Bench(
+            environment, Path(folder), COMMANDS // share, SECONDS / share**0.5, options.large
+        )
+        console.print("warming up")
+        warm_up(bench, WARM_UP_S / share)
+        results = {}
+        for name in options.only or _by_default(options.large):
+            rounds = options.rounds or (1 if options.quick else PARTS[name].rounds)
+            results[name] = run(name, PARTS[name], bench, rounds, console)
+    show(results, console)
+    text = json.dumps(as_json(results), indent=2)
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+    else:
+        print(text)
+    if options.plots:
+        from benchmarks.plots import draw
+
+        for path in draw(results, options.plots):
+            console.print(f"drawn: {path}")
+    return 1 if any(result.error for result in results.values()) else 0
 
 
-def measure(environment: dict[str, str], count: int, rounds: int, console: Console) -> Rows:
-    """Every figure, each in ``rounds`` alternations with its comparator."""
-    rows: Rows = {
-        name: []
-        for name in ("processing", "projecting", "rebuilding", "reading", "latency", "placing")
-    }
-    for number in range(rounds + 1):
-        console.print(f"round {number} of {rounds}: {count} commands" if number else "warming up")
-        here = {**environment, "ORDERFLOW_TOPIC_PREFIX": f"bench-{number}"}
-        settings = Settings.model_validate(here)
-        topic_admin.apply(settings)
-        workload.fill_orders(settings, count)
-        found = {
-            "processing": processing.pair(settings, here, count),
-            "projecting": projecting.pair(settings, here),
-            "rebuilding": rebuilding.pair(settings),
-            "reading": reading.figures(settings, count),
-            "latency": _latency(environment, number),
-            "placing": _placing(environment, number, count),
-        }
-        for name, figures in found.items() if number else ():
-            rows[name].append(figures)
-    return rows
-
-
-def _latency(environment: dict[str, str], number: int) -> dict[str, float]:
-    """Under a prefix of its own. First the processor alone, then with a projector beside it."""
-    here = {**environment, "ORDERFLOW_TOPIC_PREFIX": f"bench-latency-{number}"}
-    settings = Settings.model_validate(here)
-    topic_admin.apply(settings)
-    result: dict[str, float] = {}
-
-    def outcomes(per_second: int, beside: str = "") -> None:
-        found = latency.send_to_outcome(settings, per_second, LATENCY_S)
-        result.update({f"outcome at {per_second}/s{beside}, {k}": v for k, v in found.items()})
-
-    with running("processors", here):
-        latency.send_to_outcome(settings, 200, WARM_UP_S)
-        outcomes(200)
-        outcomes(2_000)
-        with running("readmodels", here):
-            latency.send_to_visible(settings, 20)  # waits until it is at work
-            outcomes(200, " with a projector")
-            found = latency.send_to_visible(settings, 200)
-            result.update({f"visible, one by one, {k}": v for k, v in found.items()})
+def run(name: str, part: Part, bench: Bench, rounds: int, console: Console) -> Result:
+    """A part's rounds; whatever goes wrong is its result, so that the others are measured all the same."""
+    result = Result()
+    began = time.monotonic()
+    for turn in range(rounds):
+        console.print(f"{name}, round {turn + 1} of {rounds}")
+        try:
+            result.rounds.append(part.figures(replace(bench, turn=turn)))
+        except Exception as error:  # noqa: BLE001 - it is told, and makes the exit code
+            result.error = f"{type(error).__name__}: {error}"
+            console.print_exception()
+            break
+    result.seconds = time.monotonic() - began
     return result
 
 
-def _placing(environment: dict[str, str], number: int, count: int) -> dict[str, float]:
-    """Orders through all roles, under a prefix of their own."""
-    here = {**environment, "ORDERFLOW_TOPIC_PREFIX": f"bench-placing-{number}"}
-    return placing.figures(here, ORDERS * count // COMMANDS)
+def _by_default(large: bool) -> list[str]:
+    return [name for name, part in PARTS.items() if large or not part.large]
 
 
-def show(rows: Rows, console: Console) -> None:
-    """Median and range of each figure."""
-    table = Table("what", "median", "lowest", "highest")
-    for name, results in rows.items():
-        for figure in results[0]:
-            values = [result[figure] for result in results]
-            table.add_row(
-                f"{name}: {figure}",
-                *(
-                    f"{value:,.2f}"
-                    for value in (statistics.median(values), min(values), max(values))
-                ),
-            )
-    console.print(table)
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of it, one round")
+    parser.add_argument(
+        "--large", action="store_true", help="memory and starting, too, with millions of orders"
+    )
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", help=", ".join(PARTS))
+    parser.add_argument("--rounds", type=int, help="of each part; 3 of most")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw what was measured there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="instead of standard output")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

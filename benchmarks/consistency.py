@@ -20,8 +20,9 @@ from contextlib import ExitStack, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from benchmarks.latency import percentiles, register
+from benchmarks.latency import register
 from benchmarks.roles import running
+from benchmarks.summary import percentiles
 from commands.webhook import CreateWebhook
 from orderflow.commanding import outgoing
 from readmodels import Queries

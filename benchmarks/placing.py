@@ -10,18 +10,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
-
-from benchmarks.latency import percentiles
+from benchmarks.bench import Bench, Found
 from benchmarks.roles import running
+from benchmarks.summary import percentiles
+from benchmarks.volume import written
 from commands.inventory import RegisterItem
 from commands.user import RegisterUser
 from orderflow.commanding import outgoing
 from orderflow.placing import SAGA_OF, AsyncOrderClient, Placed
-from runtime import kafka, topic_admin
+from runtime import topic_admin
 from runtime.client import CommandClient
 from runtime.embedded.ports import free_port
-from runtime.records import incoming
 from runtime.settings import Settings
 from sagas.create_order import Coordination
 
@@ -38,6 +37,8 @@ ROLES: Final = (
     ("payments",),
 )
 HOT: Final = "sku-hot"
+COMMANDS_TO_ORDERS: Final = 50
+"""An order takes so much longer than a command that so many fewer are placed."""
 
 
 @contextmanager
@@ -108,43 +109,21 @@ def place(
     return count / seconds, percentiles(taken)
 
 
-def volume(settings: Settings) -> tuple[int, int]:
-    """Records and bytes (keys, values, headers; not compressed) on all topics of the prefix."""
-    consumer = Consumer(kafka.reader(settings))
-    try:
-        known = consumer.list_topics(timeout=10).topics
-        prefix = f"{settings.topic_prefix}."
-        places = {
-            (name, number)
-            for name, topic in known.items()
-            if name.startswith(prefix)
-            for number in topic.partitions
-        }
-        consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in places])
-        records = total = 0
-        while places:
-            for message in consumer.consume(10_000, 0.1):
-                error = message.error()
-                if error is None:
-                    records += 1
-                    total += len(message) + len(message.key() or b"")
-                    total += sum(len(n) + len(v or b"") for n, v in incoming(message).headers)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    places.discard((message.topic() or "", message.partition() or 0))
-        return records, total
-    finally:
-        consumer.close()
+def figures(bench: Bench) -> Found:
+    """Each way of coordination, in turn."""
+    with bench.place("placing") as where:
+        return Found(measure(where.environment, bench.commands // COMMANDS_TO_ORDERS))
 
 
-def figures(environment: Mapping[str, str], count: int) -> dict[str, float]:
+def measure(environment: Mapping[str, str], count: int) -> dict[str, float]:
     """All figures of both ways, in turn; and whether cost grows with what was before."""
     found: dict[str, float] = {}
     with shop(environment) as settings:
         for coordination in SAGA_OF:
             place(settings, coordination, count // 4, AT_ONCE)  # warms up
-            before = volume(settings)
+            before = _volume(settings)
             rate, _ = place(settings, coordination, count, AT_ONCE)
-            after = volume(settings)
+            after = _volume(settings)
             found[f"{coordination}, orders/s"] = rate
             found[f"{coordination}, records an order"] = (after[0] - before[0]) / count
             found[f"{coordination}, bytes an order"] = (after[1] - before[1]) / count
@@ -155,6 +134,11 @@ def figures(environment: Mapping[str, str], count: int) -> dict[str, float]:
         found["orchestration after all of these, orders/s"] = last
         found["ratio, after all to before"] = last / found["orchestration, orders/s"]
     return found
+
+
+def _volume(settings: Settings) -> tuple[int, int]:
+    records, sizes = written(settings)
+    return records, sizes.total()
 
 
 def _growth(settings: Settings, count: int) -> dict[str, float]:

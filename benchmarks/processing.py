@@ -1,50 +1,90 @@
-"""Commands a second of one processor, next to the bare loop's."""
+"""Commands a second of one processor, next to the bare loop's and Kafka Streams'."""
 
-import time
+from collections.abc import Callable
+from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, TopicPartition
 
-from benchmarks import bare_loop
+from benchmarks import bare_loop, kafka_streams, workload
+from benchmarks.bench import Bench, Found, Place
+from benchmarks.curves import Curve, cost, follow, rate
 from benchmarks.roles import running
 from processors.command_processor import WORK
 from runtime import kafka
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 
-POLL_S = 0.02
+OURS: Final = "processor"
+BARE: Final = "bare loop"
+STREAMS: Final = "Kafka Streams"
+UNIT: Final = "commands/s"
+CALL_S: Final = 10.0
+ANSWER_S: Final = 60.0
 
 
-def processor_rate(settings: Settings, environment: dict[str, str], count: int) -> float:
-    """Lets a processor of its own process decide what stands on the topics; returns commands a second.
+def committed(settings: Settings, group: str, aggregate: str = "order") -> Callable[[], int]:
+    """Asks for the sum of a group's offsets, which are what it has decided: the topics began at 0.
 
-    The clock runs from its first committed offsets to its last, so that starting it does not count.
+    A consumer that only asks does not join the group. An admin client, asking before there is a coordinator,
+    takes the process down (librdkafka 2.16).
     """
-    admin = AdminClient(kafka.admin(settings))
-    with running("processors", environment):
-        started, first = 0.0, 0
-        while True:
-            committed = _committed(admin, settings)
-            now = time.perf_counter()
-            if committed and not started:
-                started, first = now, committed
-            if committed >= count:
-                return (committed - first) / (now - started)
-            time.sleep(POLL_S)
-
-
-def _committed(admin: AdminClient, settings: Settings) -> int:
-    """Sum of the group's offsets, which are what it has decided: the topics began at 0."""
-    topic = topics_of(settings).commands("order")
+    # One that reads committed records would wait until no transaction is under way, and there always is one.
+    options = kafka.group_consumer(settings, group) | {"isolation.level": "read_uncommitted"}
+    consumer = Consumer(options)
+    topic = topics_of(settings).commands(aggregate)
     places = [TopicPartition(topic, partition) for partition in range(settings.partitions)]
-    group = WORK.group_id(settings)
-    request = [ConsumerGroupTopicPartitions(group, places)]
-    found = admin.list_consumer_group_offsets(request)[group].result().topic_partitions
-    return sum(max(0, at.offset) for at in found)
+
+    def ask() -> int:
+        answer = kafka.until_answered(lambda: consumer.committed(places, CALL_S), ANSWER_S)
+        return sum(max(0, at.offset) for at in answer)
+
+    ask()  # finds the coordinator, which on a new broker takes a second
+    return ask
 
 
-def pair(settings: Settings, environment: dict[str, str], count: int) -> dict[str, float]:
-    """The bare loop and the processor on the same commands, with as many in a transaction."""
-    bare = bare_loop.run(settings, count, settings.batch_size)
-    ours = processor_rate(settings, environment, count)
-    return {"bare loop, commands/s": bare, "processor, commands/s": ours, "ratio": ours / bare}
+def decided(place: Place, count: int, aggregate: str = "order") -> Curve:
+    """Lets a processor of its own process decide what stands on the topics."""
+    ask = committed(place.settings, WORK.group_id(place.settings), aggregate)
+    with running("processors", place.environment) as process:
+        return follow(ask, count, process)
+
+
+def figures(bench: Bench) -> Found:
+    """All on the same commands, one after the other, each into topics of its own.
+
+    The clock runs for the second half, from committed offsets to committed offsets: starting does not count,
+    nor does the time in which a JVM compiles itself.
+    """
+    why_not = kafka_streams.missing()
+    names = [OURS, BARE] if why_not else [OURS, BARE, STREAMS]
+    curves: dict[str, Curve] = {}
+    count = 2 * bench.commands
+    with bench.place("processing") as place:
+        workload.fill_orders(place.settings, count)
+        for name in bench.in_turn(names):
+            curves[name] = _CURVES[name](place, count)
+    rates = {name: rate(curves[name], count // 2) for name in names}
+    found = {f"{name}, {UNIT}": rates[name] for name in names}
+    found |= {f"{name}, CPU µs a command": cost(curves[name], count // 2) for name in names}
+    found |= {f"{OURS} / {name}": rates[OURS] / rates[name] for name in names[1:]}
+    return Found(found, notes=(why_not,) if why_not else ())
+
+
+def _bare(place: Place, count: int) -> Curve:
+    outputs = place.make_topics(bare_loop.OUTPUTS)
+    ask = committed(place.settings, bare_loop.group_of(place.settings))
+    with running("benchmarks.bare_loop", place.environment, "order", *outputs) as process:
+        return follow(ask, count, process)
+
+
+def _streams(place: Place, count: int) -> Curve:
+    ask = committed(place.settings, kafka_streams.group_of(place))
+    with kafka_streams.running(place) as process:
+        return follow(ask, count, process)
+
+
+_CURVES: Final[dict[str, Callable[[Place, int], Curve]]] = {
+    OURS: decided,
+    BARE: _bare,
+    STREAMS: _streams,
+}

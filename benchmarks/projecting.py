@@ -1,32 +1,48 @@
-"""Events a second into Redis: the projector (Faust), and a bare consumer that calls the same scripts."""
+"""Events a second into Redis: the projector (Faust), a bare consumer with the same scripts, stock Faust."""
 
 import time
+from collections.abc import Callable
 from contextlib import closing
-from typing import Any
+from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
+from benchmarks import processing, stock_faust, workload
+from benchmarks.bench import Bench, Found, Place
+from benchmarks.curves import Curve, follow, rate
 from benchmarks.roles import running
 from readmodels import positions
-from readmodels.keys import Keys
+from readmodels.keys import FIRST_GENERATION, Keys
 from readmodels.records import Change, read
 from readmodels.steps import drive
-from readmodels.views import ORDERS
+from readmodels.views import ORDERS, View
 from runtime import kafka
 from runtime.records import IncomingRecord, incoming
 from runtime.redis import Line, connect, redis_url
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 
-BATCH = 1_000
-POLL_S = 0.02
+BATCH: Final = 1_000
+POLL_S: Final = 0.02
+FAUST_EVENTS: Final = 60_000
+"""Its rate is that of the first events; it takes too long for more."""
+
+OURS: Final = "projector"
+BARE: Final = "bare consumer"
+FAUST: Final = "stock Faust"
+UNIT: Final = "events/s"
 
 
-def pair(settings: Settings, environment: dict[str, str]) -> dict[str, float]:
-    """The bare consumer and the projector on the same events."""
-    bare = bare_rate(settings)
-    ours = projector_rate(settings, environment)
-    return {"bare consumer, events/s": bare, "projector, events/s": ours, "ratio": ours / bare}
+def figures(bench: Bench) -> Found:
+    """All on the same events, one after the other, each into keys of its own."""
+    rates: dict[str, float] = {}
+    with bench.place("projecting") as place:
+        workload.fill_orders(place.settings, bench.commands)
+        processing.decided(place, bench.commands)
+        for name in bench.in_turn(list(_RATES)):
+            rates[name] = _RATES[name](place, bench.commands)
+    found = {f"{name}, {UNIT}": rates[name] for name in _RATES}
+    return Found(found | {f"{OURS} / {name}": rates[OURS] / rates[name] for name in (BARE, FAUST)})
 
 
 def bare_rate(settings: Settings) -> float:
@@ -51,31 +67,56 @@ def bare_rate(settings: Settings) -> float:
         changes = [change for record in records if (change := _change(record)) is not None]
         drive(line, positions.apply_batch([(ORDERS, keys, changes)], {}))
         done += len(records)
-    rate = done / (time.perf_counter() - started)
+    rate_found = done / (time.perf_counter() - started)
     consumer.close()
     line.close()
-    return rate
+    return rate_found
 
 
-def projector_rate(settings: Settings, environment: dict[str, str]) -> float:
-    """Starts a projector on what stands on the topics; returns events a second.
-
-    The clock runs from its first position in Redis to its last, so that starting it does not count.
+def projected(place: Place, view: View = ORDERS) -> Curve:
+    """Lets a projector of its own process bring what stands on the topics into Redis: its positions, and its
+    cost, Redis included.
     """
-    topic = topics_of(settings).events("order")
-    ends = _ends(settings, topic)
-    key = Keys(settings.topic_prefix, ORDERS.name, 1).positions
-    with closing(connect(settings)) as redis, running("readmodels", environment):
-        started, first = 0.0, 0
-        while True:
+    topic = topics_of(place.settings).events(view.aggregate)
+    ends = _ends(place.settings, topic)
+    key = Keys(place.settings.topic_prefix, view.name, FIRST_GENERATION).positions
+    with (
+        closing(connect(place.settings)) as redis,
+        running("readmodels", place.environment) as process,
+    ):
+
+        def in_redis() -> float:
+            spent = redis.info("cpu")
+            return float(spent["used_cpu_user"]) + float(spent["used_cpu_sys"])
+
+        def reached() -> int:
             found = redis.hgetall(key)
-            at = {part: int(found.get(f"{topic}:{part}", 0)) for part in ends}
-            reached = sum(at.values())
-            if reached and not started:
-                started, first = time.perf_counter(), reached
-            if all(at[part] >= end for part, end in ends.items()):
-                return (reached - first) / (time.perf_counter() - started)
-            time.sleep(POLL_S)
+            return sum(min(int(found.get(f"{topic}:{p}", 0)), end) for p, end in ends.items())
+
+        return follow(reached, sum(ends.values()), process, in_redis)
+
+
+def _ours(place: Place, _: int) -> float:
+    curve = projected(place)
+    return rate(curve, curve[-1].done // 4)
+
+
+def _faust(place: Place, events: int) -> float:
+    goal = min(events, FAUST_EVENTS)
+    key = stock_faust.counter_key(place.settings)
+    with (
+        closing(connect(place.settings)) as redis,
+        running("benchmarks.stock_faust", place.environment) as process,
+    ):
+        curve = follow(lambda: int(redis.get(key) or 0), goal, process)
+    return rate(curve, goal // 4)
+
+
+_RATES: Final[dict[str, Callable[[Place, int], float]]] = {
+    OURS: _ours,
+    BARE: lambda place, _: bare_rate(place.settings),
+    FAUST: _faust,
+}
 
 
 def _change(record: IncomingRecord) -> Change[object] | None:

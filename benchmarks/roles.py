@@ -1,22 +1,34 @@
-"""A role as a process of a benchmark, stopped in the end."""
+"""A role, or any other program, as a process of a benchmark, stopped in the end."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 STOP_WITHIN_S = 30.0
 
+Process = subprocess.Popen[bytes]
+
 
 @contextmanager
-def running(module: str, environment: Mapping[str, str], *arguments: str) -> Iterator[None]:
+def running(module: str, environment: Mapping[str, str], *arguments: str) -> Iterator[Process]:
     """``python -m MODULE`` under an environment, until the end of the block."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments], env={**os.environ, **environment}
-    )
+    with program([sys.executable, "-m", module, *arguments], environment) as process:
+        yield process
+
+
+@contextmanager
+def program(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Process]:
+    """A command line under an environment, until the end of the block; killed if it does not stop."""
+    # What it says goes to standard error: standard output is for the figures.
+    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=sys.stderr)
     try:
-        yield
+        yield process
     finally:
         process.terminate()
-        process.wait(STOP_WITHIN_S)
+        try:
+            process.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
