@@ -13,6 +13,8 @@ from benchmarks import (
     projecting,
     reading,
     rebuilding,
+    scaling,
+    soak,
     starting,
     visible,
     volume,
@@ -57,6 +59,8 @@ PARTS: Final[dict[str, Part]] = {
     "growth": Part(growth.figures),
     "placing": Part(placing.figures),
     "reading": Part(_reading),
+    "scaling": Part(scaling.figures),
+    "soak": Part(soak.figures, rounds=1, large=True),
     "memory": Part(memory.figures, rounds=1, large=True),
     "starting": Part(starting.figures, large=True),
 }

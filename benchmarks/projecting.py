@@ -73,27 +73,34 @@ def bare_rate(settings: Settings) -> float:
     return rate_found
 
 
+def progress(place: Place, view: View, redis: Any) -> tuple[Callable[[], int], int]:
+    """Asks for the sum of a view's positions; and what that is when all that stands on the topics is in."""
+    topic = topics_of(place.settings).events(view.aggregate)
+    ends = _ends(place.settings, topic)
+    key = Keys(place.settings.topic_prefix, view.name, FIRST_GENERATION).positions
+
+    def reached() -> int:
+        found = redis.hgetall(key)
+        return sum(min(int(found.get(f"{topic}:{p}", 0)), end) for p, end in ends.items())
+
+    return reached, sum(ends.values())
+
+
 def projected(place: Place, view: View = ORDERS) -> Curve:
     """Lets a projector of its own process bring what stands on the topics into Redis: its positions, and its
     cost, Redis included.
     """
-    topic = topics_of(place.settings).events(view.aggregate)
-    ends = _ends(place.settings, topic)
-    key = Keys(place.settings.topic_prefix, view.name, FIRST_GENERATION).positions
     with (
         closing(connect(place.settings)) as redis,
         running("readmodels", place.environment) as process,
     ):
+        reached, goal = progress(place, view, redis)
 
         def in_redis() -> float:
             spent = redis.info("cpu")
             return float(spent["used_cpu_user"]) + float(spent["used_cpu_sys"])
 
-        def reached() -> int:
-            found = redis.hgetall(key)
-            return sum(min(int(found.get(f"{topic}:{p}", 0)), end) for p, end in ends.items())
-
-        return follow(reached, sum(ends.values()), process, in_redis)
+        return follow(reached, goal, process, in_redis)
 
 
 def _ours(place: Place, _: int) -> float:

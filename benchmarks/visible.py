@@ -49,6 +49,11 @@ def watch(settings: Settings, ids: Sequence[str], start_by: float) -> list[float
     return [seen[one] for one in ids]
 
 
+def new_watcher() -> ProcessPoolExecutor:
+    """Where ``watch`` runs."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
 def figures(bench: Bench) -> Found:
     """A processor and a projector beside each other, at each rate."""
     found: dict[str, float] = {}
@@ -58,12 +63,12 @@ def figures(bench: Bench) -> Found:
         running("processors", place.environment),
         running("readmodels", place.environment),
         CommandClient(place.settings) as client,
-        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as watcher,
+        new_watcher() as watcher,
     ):
-        _wait_for_both(place, client)
-        _measure(place, client, watcher, RATES[0], bench.seconds / 2)  # warms up
+        wait_for_both(place, client)
+        measure(place, client, watcher, RATES[0], bench.seconds / 2)  # warms up
         for per_second in RATES:
-            outcomes, views = _measure(place, client, watcher, per_second, bench.seconds)
+            outcomes, views = measure(place, client, watcher, per_second, bench.seconds)
             told, seen = percentiles(outcomes), percentiles(views)
             at = f"at {per_second}/s"
             found |= {f"outcome {at}, {mark}": value for mark, value in told.items()}
@@ -74,13 +79,14 @@ def figures(bench: Bench) -> Found:
     return Found(found, curves)
 
 
-def _wait_for_both(place: Place, client: CommandClient) -> None:
+def wait_for_both(place: Place, client: CommandClient) -> None:
+    """Until a command is decided and in its view."""
     first = client.execute(register(0), START_S)
     with Queries(place.settings) as queries:
         queries.wait_for(USERS.name, first.aggregate_id, first.version, START_S)
 
 
-def _measure(
+def measure(
     place: Place,
     client: CommandClient,
     watcher: ProcessPoolExecutor,
