@@ -72,7 +72,8 @@ def _users(bench: Bench, count: int) -> Measured:
     for users in _sizes(bench, USERS_OF):
         with bench.place(f"users-{users}") as place:
             workload.fill_orders(place.settings, count, users)
-            measured[users] = _commands(decided(place, count), count) | _events(projected(place))
+            curve = decided(place, count)
+            measured[users] = _commands(curve, count) | _events(projected(place), count)
     return measured
 
 
@@ -83,7 +84,9 @@ def _skus(bench: Bench, count: int) -> Measured:
             workload.fill_stock(place.settings, workload.items(skus))
             workload.fill_stock(place.settings, workload.reservations(count, skus))
             curve = decided(place, skus + count, "inventory")
-            measured[skus] = _commands(curve, count) | _events(projected(place, STOCK))
+            # A reservation is a record of its own, beside the SKU's.
+            events = _events(projected(place, STOCK), 2 * count)
+            measured[skus] = _commands(curve, count) | events
     return measured
 
 
@@ -98,7 +101,6 @@ def _orders(bench: Bench, count: int) -> Measured:
     return {
         size: {
             "processor": _rate_and_cost(commands, size, size + count),
-            # Its positions count the markers of transactions, too.
             "projector": _rate_and_cost(events, size, size + count),
         }
         for size in sizes
@@ -135,9 +137,9 @@ def _commands(curve: Curve, count: int) -> dict[str, tuple[float, float]]:
     return {"processor": _rate_and_cost(curve, curve[-1].done - count)}
 
 
-def _events(curve: Curve) -> dict[str, tuple[float, float]]:
-    """Of all events but the first quarter."""
-    return {"projector": _rate_and_cost(curve, curve[-1].done // 4)}
+def _events(curve: Curve, count: int) -> dict[str, tuple[float, float]]:
+    """Of the last so many records; its positions count the markers of transactions, too."""
+    return {"projector": _rate_and_cost(curve, curve[-1].done - count)}
 
 
 def _rate_and_cost(curve: Curve, low: int, high: int | None = None) -> tuple[float, float]:

@@ -56,7 +56,7 @@ PARTS: Final[dict[str, Part]] = {
     "latency": Part(latency.figures),
     "visible": Part(visible.figures),
     "volume": Part(volume.figures, rounds=1),  # it is the same each time
-    "growth": Part(growth.figures),
+    "growth": Part(growth.figures, rounds=2),  # it takes longest, and what it tells is steady
     "placing": Part(placing.figures),
     "reading": Part(_reading),
     "scaling": Part(scaling.figures),

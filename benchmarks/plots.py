@@ -139,7 +139,7 @@ def _growth(results: Results) -> Figure | None:
             if who == role:
                 axes.plot([x for x, _ in points], [y for _, y in points], "o-", label=what, ms=3)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"x {value:,.0f}"))
+        axes.xaxis.set_major_formatter(FuncFormatter(_times))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_ylim(0, max(1.5, axes.get_ylim()[1]))
         axes.set_title(role)
@@ -147,6 +147,10 @@ def _growth(results: Results) -> Figure | None:
         axes.set_ylabel("cost of one, to the smallest's")
         axes.legend(fontsize=7, frameon=False, loc="lower left")
     return figure
+
+
+def _times(value: float, _: int | None) -> str:
+    return f"x {value:g}" if value < 1_000 else f"x {value / 1_000:g}k"
 
 
 def _memory(results: Results) -> Figure | None:
