@@ -39,8 +39,8 @@ SHARED_WITHIN_S: Final = 60.0
 
 
 def figures(bench: Bench) -> Found:
-    """So many of both roles on the same commands; then one of each under a steady load, with one more coming
-    and going.
+    """So many of both roles on the same commands, the processors for orders only; then one of each under a
+    steady load, with one more coming and going.
     """
     found: dict[str, float] = {}
     for number in PROCESSES:
@@ -58,8 +58,8 @@ def _split(place: Place, number: int, commands: int) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     with (
-        _several(place, "processors", number) as processors,
-        _several(place, "readmodels", number) as projectors,
+        _several(place, number, "processors", "commands", "order") as processors,
+        _several(place, number, "readmodels") as projectors,
         closing(connect(place.settings)) as redis,
     ):
         processes = {"processors": processors, "readmodels": projectors}
@@ -103,9 +103,12 @@ def _wait_until_shared(settings: Settings, module: str, number: int) -> list[int
 
 
 @contextmanager
-def _several(place: Place, module: str, number: int) -> Iterator[list[Process]]:
+def _several(place: Place, number: int, module: str, *arguments: str) -> Iterator[list[Process]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(running(module, place.environment)) for _ in range(number)]
+        yield [
+            stack.enter_context(running(module, place.environment, *arguments))
+            for _ in range(number)
+        ]
 
 
 def _owned(settings: Settings, module: str) -> list[list[str]]:

@@ -1,5 +1,5 @@
-"""``python -m processors [commands | sagas | reactor]``: one process on the write side, set up by the
-environment. Without a word: one command processor.
+"""``python -m processors [commands [AGGREGATE ...] | sagas | reactor]``: one process on the write side, set
+up by the environment. Without a word: one command processor, for all aggregates.
 """
 
 import sys
@@ -10,8 +10,12 @@ from runtime.settings import Settings
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case [] | ["commands"]:
-            sys.exit(run_processor(Settings(), command_processor.WORK))
+        case [] | ["commands", *_]:
+            try:
+                work = command_processor.work(sys.argv[2:])
+            except command_processor.UnknownAggregate as error:
+                sys.exit(str(error))
+            sys.exit(run_processor(Settings(), work))
         case ["sagas"]:
             settings = Settings()
             sys.exit(run_processor(settings, saga_processor.work(settings)))

@@ -10,13 +10,21 @@ from orderflow.cli.context import connected, settings
 from orderflow.roles import stop_with_parent
 
 
-def processor() -> None:
+def processor(
+    aggregates: Annotated[
+        list[str] | None, typer.Argument(help="Whose commands it decides; all by default.")
+    ] = None,
+) -> None:
     """Decide commands. Run as many as you like; they share the partitions."""
-    from processors.command_processor import WORK
+    from processors.command_processor import UnknownAggregate, work
     from processors.role import run_processor
 
+    try:
+        mine = work(aggregates or ())
+    except UnknownAggregate as error:
+        raise typer.BadParameter(str(error)) from error
     stop_with_parent()
-    raise typer.Exit(run_processor(connected(redis=False), WORK))
+    raise typer.Exit(run_processor(connected(redis=False), mine))
 
 
 def saga_processor() -> None:

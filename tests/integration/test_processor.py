@@ -357,3 +357,31 @@ def test_a_topic_option_that_was_changed_is_shown_and_set_back(settings: Setting
     eventually(lambda: differing() == [(name, TopicState.CONFIG_DIFFERS)])
     topic_admin.apply(settings)
     eventually(lambda: differing() == [])
+
+
+def test_an_aggregate_can_have_processes_of_its_own(
+    own_settings: Settings, own_env: dict[str, str], tmp_path: Path
+) -> None:
+    of_users = "commands", "user"
+    of_others = "commands", "inventory", "order"
+    with (
+        CommandClient(own_settings) as client,
+        RoleProcess("processors", own_env, tmp_path / "users.log", *of_users) as users,
+    ):
+        assert client.execute(command("ada", "RegisterUser", name="Ada"), 30).accepted
+        item = client.submit(command("mug", "RegisterItem", description="mug"))
+        assert client.execute(command("bob", "RegisterUser", name="Bob"), 30).accepted
+        assert not item.done()  # nobody is there for it yet
+        with RoleProcess("processors", own_env, tmp_path / "others.log", *of_others) as others:
+            assert item.result(30).accepted
+            assert client.execute(command("eve", "RegisterUser", name="Eve"), 30).accepted
+            assert "user.commands" not in others.text()
+            assert "inventory.commands" not in users.text()
+
+
+def test_an_aggregate_that_there_is_not_has_no_processor(
+    own_env: dict[str, str], tmp_path: Path
+) -> None:
+    with RoleProcess("processors", own_env, tmp_path / "none.log", "commands", "ordr") as none:
+        assert none.wait() != 0
+        assert "there is no aggregate ordr; there are user, inventory" in none.text()
