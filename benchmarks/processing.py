@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Final
 
-from confluent_kafka import Consumer, TopicPartition
-
 from benchmarks import bare_loop, kafka_streams, workload
 from benchmarks.bench import Bench, Found, Place
 from benchmarks.curves import Curve, cost, follow, rate
@@ -18,25 +16,18 @@ OURS: Final = "processor"
 BARE: Final = "bare loop"
 STREAMS: Final = "Kafka Streams"
 UNIT: Final = "commands/s"
-CALL_S: Final = 10.0
 ANSWER_S: Final = 60.0
 
 
 def committed(settings: Settings, group: str, aggregate: str = "order") -> Callable[[], int]:
-    """Asks for the sum of a group's offsets, which are what it has decided: the topics began at 0.
-
-    A consumer that only asks does not join the group. An admin client, asking before there is a coordinator,
-    takes the process down (librdkafka 2.16).
-    """
-    # One that reads committed records would wait until no transaction is under way, and there always is one.
-    options = kafka.group_consumer(settings, group) | {"isolation.level": "read_uncommitted"}
-    consumer = Consumer(options)
+    """Asks for the sum of a group's offsets, which are what it has decided: the topics began at 0."""
+    asker = kafka.group_asker(settings, group)
     topic = topics_of(settings).commands(aggregate)
-    places = [TopicPartition(topic, partition) for partition in range(settings.partitions)]
+    places = [(topic, partition) for partition in range(settings.partitions)]
 
     def ask() -> int:
-        answer = kafka.until_answered(lambda: consumer.committed(places, CALL_S), ANSWER_S)
-        return sum(max(0, at.offset) for at in answer)
+        found = kafka.group_offsets(asker, places, ANSWER_S)
+        return sum(max(0, offset) for offset in found.values())
 
     ask()  # finds the coordinator, which on a new broker takes a second
     return ask

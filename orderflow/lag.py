@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from redis.exceptions import RedisError
 
@@ -18,6 +18,8 @@ from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 
 ANSWER_WITHIN_S: Final = 5.0
+QUIET: Final = {"log_level": 0}
+"""A broker that is gone is told by what is measured, not by lines of the client library."""
 
 Ends = dict[tuple[str, int], int]
 
@@ -38,8 +40,7 @@ class LagMeter:
     """Asks the broker and Redis where everybody stands. Keeps its clients; not thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
-        # A broker that is gone is told by what is measured, not by lines of the client library.
-        self._admin = AdminClient(kafka.admin(settings) | {"log_level": 0})
+        self._admin = AdminClient(kafka.admin(settings) | QUIET)
         self._views = Consistency(settings)
         self._topics = topics_of(settings)
         works = (command_processor.WORK, saga_processor.work(settings))
@@ -49,10 +50,13 @@ class LagMeter:
             )
             for work in works
         }
+        self._askers = {g: kafka.group_asker(settings, g, QUIET) for g in self._commands}
 
     def close(self) -> None:
-        """Drops the connections of the views; the admin client goes with this object."""
+        """Drops the connections; the admin client goes with this object."""
         self._views.close()
+        for asker in self._askers.values():
+            asker.close()
 
     def measure(self) -> Sample:
         """Raises KafkaException or RedisError when a server does not answer."""
@@ -81,12 +85,9 @@ class LagMeter:
         return {(at.topic, at.partition): answer.result().offset for at, answer in answers.items()}
 
     def _committed(self, group: str) -> int:
-        request = ConsumerGroupTopicPartitions(group, self._commands[group])
-        answers = self._admin.list_consumer_group_offsets(
-            [request], request_timeout=ANSWER_WITHIN_S
-        )
-        found: Iterable[TopicPartition] = answers[group].result().topic_partitions
-        return sum(max(0, at.offset) for at in found)
+        places = [(at.topic, at.partition) for at in self._commands[group]]
+        found = kafka.group_offsets(self._askers[group], places, ANSWER_WITHIN_S)
+        return sum(max(0, offset) for offset in found.values())
 
 
 def wait_for_views(

@@ -6,7 +6,7 @@ through in ``KAFKA_OPTION_*``. What stands here comes on top of that: the guaran
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import (
@@ -154,6 +154,8 @@ def reader(settings: Settings) -> dict[str, Any]:
     }
 
 
+NO_OPTIONS: Final[Mapping[str, Any]] = {}
+
 T = TypeVar("T")
 
 RETRY_PAUSE_S: Final = 0.05
@@ -161,6 +163,7 @@ WATERMARK_CALL_S: Final = 5.0
 LIST_CALL_S: Final = 5.0
 LIST_WITHIN_S: Final = 30.0
 OFFSETS_CALL_S: Final = 10.0
+GROUP_CALL_S: Final = 5.0
 
 TRANSIENT: Final = frozenset(
     {
@@ -270,6 +273,29 @@ def _offsets(
             raise
 
     return until_answered(answers, timeout_s)
+
+
+def group_asker(settings: Settings, group: str, more: Mapping[str, Any] = NO_OPTIONS) -> Consumer:
+    """A consumer that only asks for a group's offsets, see ``group_offsets``, and does not join it.
+    ``more``: options.
+
+    An admin client that asks before there is a coordinator takes the process down (librdkafka 2.16).
+    """
+    # One that reads committed records would wait until no transaction is under way, and there always is one.
+    return Consumer(
+        group_consumer(settings, group) | {"isolation.level": "read_uncommitted", **more}
+    )
+
+
+def group_offsets(
+    asker: Consumer, places: Collection[tuple[str, int]], timeout_s: float
+) -> dict[tuple[str, int], int]:
+    """What the asker's group has committed for each (topic, partition); negative: nothing. Raises
+    KafkaException.
+    """
+    wanted = [TopicPartition(*place) for place in places]
+    found = until_answered(lambda: asker.committed(wanted, GROUP_CALL_S), timeout_s)
+    return {(at.topic, at.partition): at.offset for at in found}
 
 
 def what_came(consumer: Consumer, most: int, wait_s: float) -> list[Message]:

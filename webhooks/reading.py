@@ -10,11 +10,7 @@ from contextlib import closing
 from typing import Final
 
 import msgspec
-from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
-)
-from confluent_kafka import TopicPartition as At
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
 
 from runtime import kafka
 from runtime.reading import read_to_end
@@ -69,20 +65,16 @@ def waiting(settings: Settings, webhook: Webhook) -> int | None:
     """
     topics = topics_of(settings)
     places = [
-        At(topics.history(name), number)
+        (topics.history(name), number)
         for name in webhook.state.since
         for number in range(settings.partitions)
     ]
-    admin = AdminClient(kafka.admin(settings))
-    group = group_id(settings, webhook.id)
-    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])
-    stands = asked[group].result().topic_partitions
-    ends = admin.list_offsets({place: OffsetSpec.latest() for place in places})
-    if any(at.offset < 0 for at in stands):
+    with closing(kafka.group_asker(settings, group_id(settings, webhook.id))) as asker:
+        stands = kafka.group_offsets(asker, places, PATIENCE_S)
+    if any(offset < 0 for offset in stands.values()):
         return None
-    last: int = sum(end.result().offset for end in ends.values())
-    begun: int = sum(at.offset for at in stands)
-    return last - begun
+    ends = kafka.end_offsets(AdminClient(kafka.admin(settings)), places, PATIENCE_S)
+    return sum(ends.values()) - sum(stands.values())
 
 
 def _log(settings: Settings, webhook_id: str) -> Iterator[Delivery]:
