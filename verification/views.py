@@ -25,7 +25,7 @@ from readmodels.records import Change, Unreadable, fold
 from readmodels.records import read as read_record
 from readmodels.steps import drive
 from readmodels.views import ORDERS, View
-from runtime.redis import Line
+from runtime.redis import Line, is_cluster
 from runtime.settings import Settings
 from verification.drift import Drift, Kind, Level
 from verification.judging import Verdict, judge
@@ -70,7 +70,7 @@ class ViewCheck:
         self._pace = pace
         self._sample = sample
         live = drive(line, positions.live(settings.topic_prefix, [view]))
-        self._keys = Keys(settings.topic_prefix, view.name, live[view.name])
+        self._keys = Keys(settings.topic_prefix, view.name, live[view.name], is_cluster(settings))
         self._seen: set[str] = set()
         self._rows_under: defaultdict[str, set[str]] = defaultdict(set)
         self._result = ViewResult(view.name)

@@ -1,105 +1,83 @@
-"""Redis connections from the settings, and `Line`: one connection that is never replaced unseen.
+"""`Line`: one connection to one server that is never replaced unseen.
 
-Everybody may import it. `connect` and `connect_async` give ordinary pooled clients that retry by
-themselves: right for reading. Whoever writes data and then the position that covers it wants a
-`Line` instead: were the connection replaced in between, the data could have gone to a server that
-has since been restored from an older state, and the position to the one that took its place.
+Whoever writes data and then the position that covers it wants one: were the connection replaced in between,
+the data could have gone to a server that has since been restored from an older state, and the position to
+the one that took its place. `cluster` has the same for many servers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 import redis
 import redis.asyncio
 from redis.asyncio.connection import AbstractConnection as AsyncConnection
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.backoff import NoBackoff
 from redis.connection import ConnectionInterface
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import MovedError, RedisError, ResponseError
 from redis.retry import Retry
 
-from runtime.settings import Settings
+from runtime.redis.connecting import options
 
 Command: TypeAlias = tuple[str | bytes | int, ...]
 Reply: TypeAlias = Any
 
-CONNECT_TIMEOUT_S: Final = 3.0
-ANSWER_TIMEOUT_S: Final = 10.0
-"""A full batch of a view is answered in milliseconds; a server that is this late counts as gone."""
-
-RETRIES: Final = 3
-_FIRST_PAUSE_S: Final = 0.05
-_LONGEST_PAUSE_S: Final = 1.0
+FIRST_CURSOR: Final = "0"
 
 
-class RedisNotConfigured(RuntimeError):
-    """No Redis: set REDIS_URL, or start the embedded servers with `orderflow up`."""
-
-
-def redis_url(settings: Settings) -> str:
-    """The URL, password and all. Raises RedisNotConfigured."""
-    if settings.redis_url is None:
-        raise RedisNotConfigured(RedisNotConfigured.__doc__)
-    return settings.redis_url.get_secret_value()
-
-
-def _options(*, text: bool = True) -> dict[str, Any]:
-    """What every connection has in common; ``text``: replies are decoded."""
-    return {
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "socket_timeout": ANSWER_TIMEOUT_S,
-        "socket_keepalive": True,
-        "decode_responses": text,  # nearly all that we keep
-        "protocol": 2,  # the same shape of replies from Redis 6.2 to Valkey 9
-    }
-
-
-def _backoff() -> ExponentialWithJitterBackoff:
-    return ExponentialWithJitterBackoff(base=_FIRST_PAUSE_S, cap=_LONGEST_PAUSE_S)
-
-
-def connect(settings: Settings, *, text: bool = True) -> redis.Redis:
-    """A pooled client, safe to share between threads; reads are retried. ``text``: replies are strings.
-
-    Raises RedisNotConfigured.
-    """
-    retry = Retry(_backoff(), RETRIES)
-    return redis.Redis.from_url(redis_url(settings), retry=retry, **_options(text=text))
-
-
-def connect_async(settings: Settings) -> redis.asyncio.Redis:
-    """The same for asyncio. Raises RedisNotConfigured."""
-    return redis.asyncio.Redis.from_url(
-        redis_url(settings), retry=AsyncRetry(_backoff(), RETRIES), **_options()
-    )
+class ClusterNotSaid(ResponseError):
+    """REDIS_URL names a node of a cluster as if it were alone: begin it with redis+cluster://."""
 
 
 class Line:
     """Pipelines on one connection. A failure is raised, never retried; then the next run connects anew.
 
-    Not to be shared between threads.
+    ``text``: replies are strings. Not to be shared between threads.
     """
 
-    def __init__(self, url: str) -> None:
-        self._pool = redis.ConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **_options())
+    def __init__(self, url: str, *, text: bool = True) -> None:
+        self._pool = redis.ConnectionPool.from_url(
+            url, retry=Retry(NoBackoff(), 0), **options(text=text)
+        )
         self._connection: ConnectionInterface | None = None
 
     def run(self, commands: Sequence[Command]) -> list[Reply]:
         """Send all, then read all replies. Raises the first error among them, or a lost connection."""
         whole = False
         try:
-            connection = self._open()
-            connection.send_packed_command([pack(commands)], check_health=False)
-            replies = [_read(connection) for _ in commands]
+            self.send(commands)
+            replies = self.receive(len(commands))
             whole = True
         finally:
             if (
                 not whole
             ):  # replies may be outstanding: nobody may read them as the answer to others
                 self.close()
-        return _raise_first(replies)
+        return raise_first(replies)
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """Half of a run, for who talks to several servers at once. After a failure: `close`."""
+        self._open().send_packed_command([pack(commands)], check_health=False)
+
+    def receive(self, count: int) -> list[Reply]:
+        """The other half. An error that the server answers is a reply, too."""
+        connection = self._connection
+        assert connection is not None, "nothing was sent"
+        return [_read(connection) for _ in range(count)]
+
+    def scan(self, pattern: str, count: int) -> Iterator[list[str]]:
+        """Keys that match, about ``count`` at a time. One may come twice, none that stays is left out.
+
+        In between the line may run something else. Raises as `run`.
+        """
+        cursor = FIRST_CURSOR
+        while True:
+            cursor, page = self.run([("SCAN", cursor, "MATCH", pattern, "COUNT", count)])[0]
+            yield page
+            if cursor == FIRST_CURSOR:
+                return
 
     def close(self) -> None:
         """Drop the connection, if there is one."""
@@ -120,7 +98,7 @@ class AsyncLine:
 
     def __init__(self, url: str) -> None:
         self._pool = redis.asyncio.ConnectionPool.from_url(
-            url, retry=AsyncRetry(NoBackoff(), 0), **_options()
+            url, retry=AsyncRetry(NoBackoff(), 0), **options()
         )
         self._connection: AsyncConnection | None = None
 
@@ -128,14 +106,24 @@ class AsyncLine:
         """Send all, then read all replies. Raises the first error among them, or a lost connection."""
         whole = False
         try:
-            connection = await self._open()
-            await connection.send_packed_command([pack(commands)], check_health=False)
-            replies = [await _read_async(connection) for _ in commands]
+            await self.send(commands)
+            replies = await self.receive(len(commands))
             whole = True
         finally:
             if not whole:  # also when cancelled: see Line.run
                 await self.close()
-        return _raise_first(replies)
+        return raise_first(replies)
+
+    async def send(self, commands: Sequence[Command]) -> None:
+        """See `Line.send`."""
+        connection = await self._open()
+        await connection.send_packed_command([pack(commands)], check_health=False)
+
+    async def receive(self, count: int) -> list[Reply]:
+        """See `Line.receive`."""
+        connection = self._connection
+        assert connection is not None, "nothing was sent"
+        return [await _read_async(connection) for _ in range(count)]
 
     async def close(self) -> None:
         """Drop the connection, if there is one."""
@@ -164,6 +152,16 @@ def pack(commands: Sequence[Command]) -> bytes:
     return b"".join(parts)
 
 
+def raise_first(replies: list[Reply]) -> list[Reply]:
+    """The replies. Raises the first error among them."""
+    for reply in replies:
+        if isinstance(reply, MovedError):
+            raise ClusterNotSaid(f"{ClusterNotSaid.__doc__} It answered: {reply}") from reply
+        if isinstance(reply, RedisError):
+            raise reply
+    return replies
+
+
 def _read(connection: ConnectionInterface) -> Reply:
     """One reply; an error that the server answers is a reply too, so that the others are read."""
     try:
@@ -177,10 +175,3 @@ async def _read_async(connection: AsyncConnection) -> Reply:
         return await connection.read_response()
     except ResponseError as error:
         return error
-
-
-def _raise_first(replies: list[Reply]) -> list[Reply]:
-    for reply in replies:
-        if isinstance(reply, RedisError):
-            raise reply
-    return replies
