@@ -35,6 +35,7 @@ class Node(EmbeddedRedis):
             "cluster-enabled": "yes",
             "cluster-port": str(self.bus),
             "cluster-node-timeout": str(NODE_TIMEOUT_MS),
+            "cluster-replica-validity-factor": "0",  # it takes over however far it is behind
             "maxmemory": MEMORY,
             "repl-diskless-sync-delay": "0",
         }
