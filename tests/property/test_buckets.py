@@ -64,7 +64,7 @@ class Servers:
 
     def _keys(self, server: int) -> list[bytes]:
         found = self._client.scan_iter(match=f"{self._world.settings.topic_prefix}:*", count=1_000)
-        return [key for key in found if int(BUCKET.search(key)[1] if BUCKET.search(key) else 0) % SERVERS == server]
+        return [key for key in found if int(BUCKET.findall(key)[0]) % SERVERS == server]
 
 
 @given(histories=histories(orders_stay=True), data=st.data())

@@ -23,8 +23,8 @@ CAUGHT_UP_S: Final = 60.0
 
 
 class World:
-    """The topics and views of one test, and what has been written so far. ``client``: to look into Redis with,
-    where it is none that the settings give.
+    """The topics and views of one test, and what has been written so far. ``client``: to look into Redis
+    with, for a cluster.
     """
 
     def __init__(
