@@ -114,13 +114,14 @@ class ClusterLine(Line):
 
     def _ask_for_table(self) -> Table:
         fault: Exception = ClusterUnready("no node of the cluster is known")
-        for node in list(self._known):
+        for _ in range(len(self._known)):
+            # Each time another one: what a node says that is cut off from the others is as old as that.
+            self._known.append(node := self._known.pop(0))
             line = Line(self._url.at(node), text=self._text)
             try:
                 return Table.of(line.run(_SLOTS)[0], node)
             except _FAULTS as error:
                 fault = error
-                self._known.append(self._known.pop(0))  # the others first, next time
             finally:
                 line.close()
         raise fault
@@ -182,13 +183,13 @@ class AsyncClusterLine(AsyncLine):
 
     async def _ask_for_table(self) -> Table:
         fault: Exception = ClusterUnready("no node of the cluster is known")
-        for node in list(self._known):
+        for _ in range(len(self._known)):
+            self._known.append(node := self._known.pop(0))
             line = AsyncLine(self._url.at(node))
             try:
                 return Table.of((await line.run(_SLOTS))[0], node)
             except _FAULTS as error:
                 fault = error
-                self._known.append(self._known.pop(0))
             finally:
                 await line.close()
         raise fault

@@ -29,7 +29,7 @@ from readmodels.keys import Keys, bucket_of
 from readmodels.views import VIEWS
 from runtime.client import CommandClient
 from runtime.embedded import ServersAddress
-from runtime.redis import ClusterNotSaid, Line, new_line
+from runtime.redis import ClusterNotSaid, Line, new_line, pooled
 from runtime.redis.slots import ClusterUnready
 from runtime.settings import Settings
 from sync import sync_once
@@ -249,6 +249,25 @@ def test_a_master_that_comes_back_with_an_older_file(
     cluster.settle()
     fed.check()
     replica.start()
+
+
+def test_an_order_deleted_in_the_moment_that_is_lost_is_named_and_mended(fed: Fed) -> None:
+    """The limit of docs/REDIS_CLUSTER.md: its user's bucket falls back, and the order's does not."""
+    order, user = next(
+        (f"o-{n}", f"u-{n % 7}") for n in range(7) if bucket_of(f"o-{n}") != bucket_of(f"u-{n}")
+    )
+    stem = Keys(fed.settings.topic_prefix, "orders", 1).base(bucket_of(user))
+    with closing(pooled(fed.settings, text=False)) as redis:
+        keys = list(fed.client.scan_iter(match=f"{stem}*", count=1_000))
+        dumped = redis.run([("DUMP", key) for key in keys])
+        fed.commit(events.tombstone("order", order, 9))
+        fed.check()
+        redis.run([("RESTORE", k, 0, v, "REPLACE") for k, v in zip(keys, dumped, strict=True)])
+    fed.wait()
+    found = verify(fed.settings, ROWS_ONLY, repair=True)
+    assert [(one.kind, one.key) for one in found.drifts] == [(Kind.ALIEN, order)]
+    assert found.left == ()
+    fed.check()
 
 
 def test_a_slot_that_is_on_its_way(fed: Fed, cluster: Cluster) -> None:
