@@ -16,7 +16,16 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from runtime.redis.connecting import Address, ClusterUrl
-from runtime.redis.line import FIRST_CURSOR, AsyncLine, Command, Line, Reply, raise_first
+from runtime.redis.line import (
+    FIRST_CURSOR,
+    AsyncLine,
+    AsyncWire,
+    Command,
+    Line,
+    Reply,
+    Wire,
+    raise_first,
+)
 from runtime.redis.slots import (
     ClusterUnready,
     Plan,
@@ -41,7 +50,7 @@ class ClusterLine(Line):
         self._follows = follows
         self._known = list(self._url.seeds)
         self._table: Table | None = None
-        self._lines: dict[Address, Line] = {}
+        self._wires: dict[Address, Wire] = {}
         self._watched: Address | None = None
 
     def run(self, commands: Sequence[Command]) -> list[Reply]:
@@ -50,16 +59,16 @@ class ClusterLine(Line):
         try:
             plan = Plan.of(commands, self._opened(), self._watched)
             for node, numbers in plan.by_node.items():
-                self._line(node).send([commands[number] for number in numbers])
+                self._wire_to(node).send([commands[number] for number in numbers])
             answers = {
-                node: self._line(node).receive(len(numbers))
+                node: self._wire_to(node).receive(len(numbers))
                 for node, numbers in plan.by_node.items()
             }
             replies = plan.gather(answers)
             if self._follows:
                 for number, node in asked_elsewhere(replies):
-                    self._line(node).send([("ASKING",), commands[number]])
-                    replies[number] = self._line(node).receive(2)[1]
+                    self._wire_to(node).send([("ASKING",), commands[number]])
+                    replies[number] = self._wire_to(node).receive(2)[1]
             refuse_passing(replies)
             self._watched = plan.watched
             whole = True
@@ -75,36 +84,45 @@ class ClusterLine(Line):
         for node in masters:
             cursor = FIRST_CURSOR
             while True:
-                found = self._on(node, ("SCAN", cursor, "MATCH", pattern, "COUNT", count))
-                cursor, page = found
+                cursor, page = self._on(node, ("SCAN", cursor, "MATCH", pattern, "COUNT", count))
                 yield page
                 if cursor == FIRST_CURSOR:
                     break
         if self._layout(masters) != before:
+            self.close()
             raise ClusterUnready(ClusterUnready.__doc__)
 
     def close(self) -> None:
         """Drop all connections, and forget whose the slots are."""
-        lines, self._lines = self._lines, {}
+        wires, self._wires = self._wires, {}
         self._table = self._watched = None
-        for line in lines.values():
-            line.close()
+        for wire in wires.values():
+            wire.close()
 
     def _layout(self, masters: Sequence[Address]) -> list[tuple[str, ...]]:
-        return [own_part(self._on(node, ("CLUSTER", "NODES"))) for node in masters]
-
-    def _on(self, node: Address, command: Command) -> Reply:
+        said = [self._on(node, ("CLUSTER", "NODES")) for node in masters]
         try:
-            return self._line(node).run([command])[0]
-        except BaseException:
+            return [own_part(text) for text in said]
+        except ClusterUnready:
             self.close()
             raise
 
-    def _line(self, node: Address) -> Line:
-        line = self._lines.get(node)
-        if line is None:
-            line = self._lines[node] = Line(self._url.at(node), text=self._text)
-        return line
+    def _on(self, node: Address, command: Command) -> Reply:
+        whole = False
+        try:
+            self._wire_to(node).send([command])
+            replies = self._wire_to(node).receive(1)
+            whole = True
+        finally:
+            if not whole:
+                self.close()
+        return raise_first(replies)[0]
+
+    def _wire_to(self, node: Address) -> Wire:
+        wire = self._wires.get(node)
+        if wire is None:
+            wire = self._wires[node] = Wire(self._url.at(node), text=self._text)
+        return wire
 
     def _opened(self) -> Table:
         if self._table is None:
@@ -135,7 +153,7 @@ class AsyncClusterLine(AsyncLine):
         self._follows = follows
         self._known = list(self._url.seeds)
         self._table: Table | None = None
-        self._lines: dict[Address, AsyncLine] = {}
+        self._wires: dict[Address, AsyncWire] = {}
         self._watched: Address | None = None
 
     async def run(self, commands: Sequence[Command]) -> list[Reply]:
@@ -144,16 +162,16 @@ class AsyncClusterLine(AsyncLine):
         try:
             plan = Plan.of(commands, await self._opened(), self._watched)
             for node, numbers in plan.by_node.items():
-                await self._line(node).send([commands[number] for number in numbers])
+                await self._wire_to(node).send([commands[number] for number in numbers])
             answers = {
-                node: await self._line(node).receive(len(numbers))
+                node: await self._wire_to(node).receive(len(numbers))
                 for node, numbers in plan.by_node.items()
             }
             replies = plan.gather(answers)
             if self._follows:
                 for number, node in asked_elsewhere(replies):
-                    await self._line(node).send([("ASKING",), commands[number]])
-                    replies[number] = (await self._line(node).receive(2))[1]
+                    await self._wire_to(node).send([("ASKING",), commands[number]])
+                    replies[number] = (await self._wire_to(node).receive(2))[1]
             refuse_passing(replies)
             self._watched = plan.watched
             whole = True
@@ -164,16 +182,16 @@ class AsyncClusterLine(AsyncLine):
 
     async def close(self) -> None:
         """Drop all connections, and forget whose the slots are."""
-        lines, self._lines = self._lines, {}
+        wires, self._wires = self._wires, {}
         self._table = self._watched = None
-        for line in lines.values():
-            await line.close()
+        for wire in wires.values():
+            await wire.close()
 
-    def _line(self, node: Address) -> AsyncLine:
-        line = self._lines.get(node)
-        if line is None:
-            line = self._lines[node] = AsyncLine(self._url.at(node))
-        return line
+    def _wire_to(self, node: Address) -> AsyncWire:
+        wire = self._wires.get(node)
+        if wire is None:
+            wire = self._wires[node] = AsyncWire(self._url.at(node))
+        return wire
 
     async def _opened(self) -> Table:
         if self._table is None:

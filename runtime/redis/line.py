@@ -31,10 +31,9 @@ class ClusterNotSaid(ResponseError):
     """REDIS_URL names a node of a cluster as if it were alone: begin it with redis+cluster://."""
 
 
-class Line:
-    """Pipelines on one connection. A failure is raised, never retried; then the next run connects anew.
-
-    ``text``: replies are strings. Not to be shared between threads.
+class Wire:
+    """One connection, made when it is first used. After a failure it has to be closed: replies may be
+    outstanding, and nobody may read them as the answer to others.
     """
 
     def __init__(self, url: str, *, text: bool = True) -> None:
@@ -43,29 +42,47 @@ class Line:
         )
         self._connection: ConnectionInterface | None = None
 
+    def send(self, commands: Sequence[Command]) -> None:
+        """Raises RedisError, OSError."""
+        if self._connection is None:
+            connection = self._pool.make_connection()
+            connection.connect()
+            self._connection = connection
+        self._connection.send_packed_command([pack(commands)], check_health=False)
+
+    def receive(self, count: int) -> list[Reply]:
+        """The replies to so many commands; an error that the server answers is one, too. Raises as `send`."""
+        connection = self._connection
+        assert connection is not None, "nothing was sent"
+        return [_read(connection) for _ in range(count)]
+
+    def close(self) -> None:
+        """Drop the connection, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+
+
+class Line:
+    """Pipelines on one connection. A failure is raised, never retried; then the next run connects anew.
+
+    ``text``: replies are strings. Not to be shared between threads.
+    """
+
+    def __init__(self, url: str, *, text: bool = True) -> None:
+        self._wire = Wire(url, text=text)
+
     def run(self, commands: Sequence[Command]) -> list[Reply]:
         """Send all, then read all replies. Raises the first error among them, or a lost connection."""
         whole = False
         try:
-            self.send(commands)
-            replies = self.receive(len(commands))
+            self._wire.send(commands)
+            replies = self._wire.receive(len(commands))
             whole = True
         finally:
-            if (
-                not whole
-            ):  # replies may be outstanding: nobody may read them as the answer to others
+            if not whole:
                 self.close()
         return raise_first(replies)
-
-    def send(self, commands: Sequence[Command]) -> None:
-        """Half of a run, for who talks to several servers at once. After a failure: `close`."""
-        self._open().send_packed_command([pack(commands)], check_health=False)
-
-    def receive(self, count: int) -> list[Reply]:
-        """The other half. An error that the server answers is a reply, too."""
-        connection = self._connection
-        assert connection is not None, "nothing was sent"
-        return [_read(connection) for _ in range(count)]
 
     def scan(self, pattern: str, count: int) -> Iterator[list[str]]:
         """Keys that match, about ``count`` at a time. One may come twice, none that stays is left out.
@@ -81,20 +98,11 @@ class Line:
 
     def close(self) -> None:
         """Drop the connection, if there is one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.disconnect()
-
-    def _open(self) -> ConnectionInterface:
-        if self._connection is None:
-            connection = self._pool.make_connection()
-            connection.connect()
-            self._connection = connection
-        return self._connection
+        self._wire.close()
 
 
-class AsyncLine:
-    """`Line` for asyncio; one run at a time."""
+class AsyncWire:
+    """`Wire` for asyncio."""
 
     def __init__(self, url: str) -> None:
         self._pool = redis.asyncio.ConnectionPool.from_url(
@@ -102,25 +110,16 @@ class AsyncLine:
         )
         self._connection: AsyncConnection | None = None
 
-    async def run(self, commands: Sequence[Command]) -> list[Reply]:
-        """Send all, then read all replies. Raises the first error among them, or a lost connection."""
-        whole = False
-        try:
-            await self.send(commands)
-            replies = await self.receive(len(commands))
-            whole = True
-        finally:
-            if not whole:  # also when cancelled: see Line.run
-                await self.close()
-        return raise_first(replies)
-
     async def send(self, commands: Sequence[Command]) -> None:
-        """See `Line.send`."""
-        connection = await self._open()
-        await connection.send_packed_command([pack(commands)], check_health=False)
+        """See `Wire.send`."""
+        if self._connection is None:
+            connection = self._pool.make_connection()
+            await connection.connect()
+            self._connection = connection
+        await self._connection.send_packed_command([pack(commands)], check_health=False)
 
     async def receive(self, count: int) -> list[Reply]:
-        """See `Line.receive`."""
+        """See `Wire.receive`."""
         connection = self._connection
         assert connection is not None, "nothing was sent"
         return [await _read_async(connection) for _ in range(count)]
@@ -131,12 +130,28 @@ class AsyncLine:
         if connection is not None:
             await connection.disconnect(nowait=True)
 
-    async def _open(self) -> AsyncConnection:
-        if self._connection is None:
-            connection = self._pool.make_connection()
-            await connection.connect()
-            self._connection = connection
-        return self._connection
+
+class AsyncLine:
+    """`Line` for asyncio; one run at a time."""
+
+    def __init__(self, url: str) -> None:
+        self._wire = AsyncWire(url)
+
+    async def run(self, commands: Sequence[Command]) -> list[Reply]:
+        """Send all, then read all replies. Raises the first error among them, or a lost connection."""
+        whole = False
+        try:
+            await self._wire.send(commands)
+            replies = await self._wire.receive(len(commands))
+            whole = True
+        finally:
+            if not whole:  # also when cancelled
+                await self.close()
+        return raise_first(replies)
+
+    async def close(self) -> None:
+        """Drop the connection, if there is one."""
+        await self._wire.close()
 
 
 def pack(commands: Sequence[Command]) -> bytes:
