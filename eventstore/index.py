@@ -6,7 +6,7 @@ it costs the time to read them again and nothing else; ``eventstore/indexer.py``
     <prefix>:history-index          string  the epoch: a random name that the keys of this index have in them
     <prefix>:history-index:worker   string  expires: somebody keeps the index up to date all the time
 
-and, each after ``<prefix>:history-index:<epoch>:``,
+and, each after ``<prefix>:history-index:<epoch>:`` (on a cluster, ``{<prefix>:history-index}:<epoch>:``),
 
     topics            hash    a topic's id → its number; a topic made anew has another
     positions         hash    <number>:<partition> → next offset to index
@@ -67,17 +67,24 @@ def epoch_key(prefix: str) -> str:
     return f"{prefix}:history-index"
 
 
+def stem(prefix: str, *, together: bool = False) -> str:
+    """What the keys of every index begin with, before a colon and the epoch; see `IndexKeys`."""
+    return f"{{{epoch_key(prefix)}}}" if together else epoch_key(prefix)
+
+
 def worker_key(prefix: str) -> str:
     """Is there while a worker lives."""
     return f"{prefix}:history-index:worker"
 
 
 class IndexKeys:
-    """The keys of one index."""
+    """The keys of one index. ``together``: all of them in one slot of a cluster, and the epoch with them (a
+    key and the same text in braces share one), so that what holds of one server holds there.
+    """
 
-    def __init__(self, prefix: str, epoch: str) -> None:
+    def __init__(self, prefix: str, epoch: str, *, together: bool = False) -> None:
         self.epoch = epoch
-        self._stem = f"{prefix}:history-index:{epoch}:"
+        self._stem = f"{stem(prefix, together=together)}:{epoch}:"
         self.topics = f"{self._stem}topics"
         self.positions = f"{self._stem}positions"
 

@@ -22,10 +22,10 @@ from eventstore import index
 from eventstore.events import text_of
 from eventstore.index import Entries, IndexKeys, Place, worker_key
 from eventstore.progress import OnProgress, Watch
-from readmodels.steps import Pooled, drive
+from readmodels.steps import drive
 from runtime import kafka
 from runtime.records import IncomingRecord, incoming
-from runtime.redis import Line, connect, redis_url
+from runtime.redis import is_cluster, new_line, pooled
 from runtime.settings import Settings
 from runtime.topic_admin import topic_ids, topics_of
 from schemas import headers, topics
@@ -109,9 +109,9 @@ class Indexer:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._worker_key = worker_key(settings.topic_prefix)
-        self._client = connect(settings)
-        self._reads = Pooled(self._client)
-        self._line = Line(redis_url(settings))
+        self._reads = pooled(settings)
+        self._line = new_line(settings)
+        self._together = is_cluster(settings)
         self._admin = AdminClient(kafka.admin(settings))
         self._consumer: Consumer | None = None
         named = list(indexed_topics(settings))
@@ -126,14 +126,14 @@ class Indexer:
         )
         self._indexed: dict[At, int] = {}
         """How far the index is with what is being read."""
-        self.keys = IndexKeys(settings.topic_prefix, "")
+        self.keys = IndexKeys(settings.topic_prefix, "", together=self._together)
         self.numbers: dict[str, int] = {}
         """Topic → the number under which the index knows it."""
 
     def close(self) -> None:
         """Stops reading."""
         self._line.close()
-        self._client.close()
+        self._reads.close()
         if self._consumer is not None:
             self._consumer.close()
 
@@ -183,7 +183,7 @@ class Indexer:
         prefix = self._settings.topic_prefix
         epoch = drive(self._reads, index.current_epoch(prefix))
         if epoch != self.keys.epoch:
-            keys = IndexKeys(prefix, epoch)
+            keys = IndexKeys(prefix, epoch, together=self._together)
             numbers = drive(self._reads, index.number(keys, list(self._ids.values())))
             self.numbers = {topic: numbers[topic_id] for topic, topic_id in self._ids.items()}
             self.keys = keys

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from eventstore.events import BEGINNING, EventStoreError, Position, RecordedEvent
-from runtime.redis import connect
+from runtime.redis import pooled
 from runtime.settings import Settings
 
 S = TypeVar("S")
@@ -66,7 +66,7 @@ class ProjectionShelf:
 
     def __init__(self, settings: Settings) -> None:
         self._stem = f"{settings.topic_prefix}:event-store:projection:"
-        self._redis = connect(settings)
+        self._redis = pooled(settings)
 
     def close(self) -> None:
         """Closes its connections."""
@@ -74,7 +74,7 @@ class ProjectionShelf:
 
     def load(self, projection: Projection[S]) -> tuple[S, Position]:
         """As it was kept, or as it begins."""
-        text: Any = self._redis.get(self._key(projection))
+        text: Any = self._redis.run([("GET", self._key(projection))])[0]
         if text is None:
             return projection.initial, BEGINNING
         kept = msgspec.json.decode(text, type=Kept)
@@ -83,11 +83,11 @@ class ProjectionShelf:
     def keep(self, projection: Projection[S], state: S, position: Position) -> None:
         """State and position, in one write."""
         kept = Kept(position, msgspec.Raw(msgspec.json.encode(state)))
-        self._redis.set(self._key(projection), msgspec.json.encode(kept))
+        self._redis.run([("SET", self._key(projection), msgspec.json.encode(kept))])
 
     def forget(self, projection: Projection[Any]) -> None:
         """It begins anew."""
-        self._redis.delete(self._key(projection))
+        self._redis.run([("DEL", self._key(projection))])
 
     def _key(self, projection: Projection[Any]) -> str:
         return f"{self._stem}{projection.name}:{projection.revision}"

@@ -15,10 +15,9 @@ from eventstore.index import ENTRY_BYTES, IndexKeys, Place, epoch_key
 from eventstore.indexer import Indexer, Kind, Source
 from eventstore.keys import KeyReader
 from eventstore.progress import OnProgress
-from readmodels.steps import Pooled
 from runtime import kafka
 from runtime.records import IncomingRecord
-from runtime.redis import Command, Reply, connect
+from runtime.redis import Command, Reply, pooled
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas.partitioner import partition_for
@@ -38,15 +37,14 @@ class Reader:
         self.keys = KeyReader(settings)
         self._admin = AdminClient(kafka.admin(settings))
         self._epoch_key = epoch_key(settings.topic_prefix)
-        self._client = connect(settings, text=False)
-        self._redis = Pooled(self._client)
+        self._redis = pooled(settings, text=False)
 
     def close(self) -> None:
         """Closes its connections."""
         self._fetcher.close()
         self.keys.close()
         self._indexer.close()
-        self._client.close()
+        self._redis.close()
 
     def version(self, stream: StreamId) -> int:
         """Of the last event; 0 where there is none."""

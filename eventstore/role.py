@@ -9,11 +9,11 @@ from types import FrameType
 from confluent_kafka import KafkaException
 from redis.exceptions import RedisError
 
-from eventstore.index import epoch_key
+from eventstore.index import epoch_key, stem
 from eventstore.indexer import Indexer
 from eventstore.progress import OnProgress
 from runtime.kafka import KafkaNotConfigured
-from runtime.redis import connect
+from runtime.redis import is_cluster, new_line
 from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit
@@ -54,14 +54,9 @@ def index_once(settings: Settings, *, rebuild: bool, on_progress: OnProgress) ->
 
 def remove_index(settings: Settings) -> None:
     """Throw the index away; it is made anew by whoever reads next. Raises RedisError."""
-    stem = epoch_key(settings.topic_prefix)
-    with closing(connect(settings)) as client:
-        client.delete(stem)  # from here on what there was belongs to no epoch
-        page: list[str] = []
-        for key in client.scan_iter(match=f"{stem}:*", count=_AT_ONCE):
-            page.append(key)
-            if len(page) == _AT_ONCE:
-                client.unlink(*page)
-                page = []
-        if page:
-            client.unlink(*page)
+    prefix = settings.topic_prefix
+    with closing(new_line(settings)) as line:
+        line.run([("DEL", epoch_key(prefix))])  # from here on what there was belongs to no epoch
+        begin = stem(prefix, together=is_cluster(settings))
+        for page in line.scan(f"{begin}:*", _AT_ONCE):
+            line.run([("UNLINK", key) for key in page])

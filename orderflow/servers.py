@@ -1,5 +1,6 @@
 """Finds the servers: what the environment names, else what `orderflow up` runs under this home."""
 
+from contextlib import closing
 from typing import Final
 
 import redis
@@ -10,6 +11,7 @@ from redis.retry import Retry
 
 from runtime import kafka
 from runtime.embedded import EmbeddedServers, ServersAddress
+from runtime.redis import ClusterNotSaid, is_cluster, new_line
 from runtime.settings import Settings
 
 ANSWER_WITHIN_S: Final = 8.0
@@ -63,7 +65,14 @@ def check_kafka(settings: Settings, within_s: float = ANSWER_WITHIN_S) -> int:
 
 
 def check_redis(settings: Settings, within_s: float = ANSWER_WITHIN_S) -> str:
-    """The server's version. Raises RedisError when it does not answer."""
+    """The server's version; of a cluster, once all its masters have answered. Raises RedisError when one does
+    not, or when the settings do not say that it is a cluster.
+    """
+    if is_cluster(settings):
+        with closing(new_line(settings)) as line:
+            (said,) = line.run([("INFO", "server")])
+        name, versions = "redis_version:", str(said).split()
+        return next(word.removeprefix(name) for word in versions if word.startswith(name))
     url = settings.redis_url.get_secret_value() if settings.redis_url else ""
     with redis.Redis.from_url(
         url,
@@ -72,7 +81,9 @@ def check_redis(settings: Settings, within_s: float = ANSWER_WITHIN_S) -> str:
         retry=Retry(NoBackoff(), 0),
         decode_responses=True,
     ) as client:
-        info = client.info("server")
+        info = client.info()
+        if info["cluster_enabled"]:
+            raise ClusterNotSaid(ClusterNotSaid.__doc__)
         return str(info["redis_version"])
 
 

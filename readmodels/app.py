@@ -19,7 +19,7 @@ from readmodels.feed import Feed
 from readmodels.positions import TopicPart
 from readmodels.transport import Batch, BatchConsumer, BatchTransport
 from readmodels.views import View, by_topic
-from runtime.redis import AsyncLine, redis_url
+from runtime.redis import is_cluster, new_async_line
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 
@@ -77,14 +77,14 @@ class ConsumerReader:
 def build_feed(settings: Settings, views: Iterable[View]) -> Feed:
     """What the agents work with. Raises KafkaNotConfigured, RedisNotConfigured."""
     topics = topics_of(settings)
-    url = redis_url(settings)
     letters = DeadLetters(topics.dead_letters, aiokafka_options(settings))
     return Feed(
         settings.topic_prefix,
         by_topic(topics, list(views)),
-        lambda: AsyncLine(url),
+        lambda: new_async_line(settings),
         letters,
         at_once=BATCHES_AT_ONCE,
+        spread=is_cluster(settings),
     )
 
 

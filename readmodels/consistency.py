@@ -28,7 +28,7 @@ from readmodels.positions import TopicPart
 from readmodels.steps import drive
 from readmodels.views import named
 from runtime import kafka
-from runtime.redis import Line, redis_url
+from runtime.redis import is_cluster, new_line
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 
@@ -99,7 +99,8 @@ class Consistency:
             view.name: tuple((topics.events(view.aggregate), n) for n in range(settings.partitions))
             for view in self.views
         }
-        self._line = Line(redis_url(settings))
+        self._line = new_line(settings)
+        self._spread = is_cluster(settings)
         # Only answers count: a broker that is away is told by an exception, not by the library's lines.
         self._admin = AdminClient(kafka.admin(settings) | {"log_level": 0})
         self._consumer = Consumer(kafka.reader(settings) | {"log_level": 0})
@@ -194,7 +195,7 @@ class Consistency:
 
     def _positions(self) -> dict[str, tuple[int, dict[TopicPart, int]]]:
         live = drive(self._line, positions.live(self._prefix, self.views))
-        keys = [Keys(self._prefix, view.name, live[view.name]) for view in self.views]
+        keys = [Keys(self._prefix, v.name, live[v.name], self._spread) for v in self.views]
         found = drive(self._line, positions.read(keys))
         return {
             view.name: (live[view.name], at) for view, at in zip(self.views, found, strict=True)

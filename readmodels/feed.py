@@ -56,7 +56,8 @@ class Reader(Protocol):
 
 class Feed:
     """``reading``: events topic → the views fed by it. ``new_line`` makes a connection to Redis;
-    ``at_once``: batches of one topic, of different partitions, in work at the same time.
+    ``at_once``: batches of one topic, of different partitions, in work at the same time; ``spread``: see
+    `keys.Keys`.
     """
 
     def __init__(
@@ -66,9 +67,12 @@ class Feed:
         new_line: Callable[[], AsyncLine],
         letters: DeadLetters,
         at_once: int = 1,
+        *,
+        spread: bool = False,
     ) -> None:
         self.reader: Reader | None = None  # set once there is a consumer
         self._prefix = prefix
+        self._spread = spread
         self._reading = reading
         self._letters = letters
         self._views = [view for views in reading.values() for view in views]
@@ -76,7 +80,7 @@ class Feed:
         self._applied: dict[TopicPart, int] = {}
         self._locks: defaultdict[TopicPart, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._working: Counter[str] = Counter()
-        # A batch keeps its connection to the end; see runtime.redis.Line.
+        # A batch keeps its connection to the end; see runtime/redis/line.py.
         self._lines = {topic: _pool(new_line, at_once) for topic in reading}
         self._own_line = new_line()
         self._own_turn = asyncio.Lock()
@@ -242,7 +246,7 @@ class Feed:
                 await lines.get_nowait().close()
 
     def _keys(self, view: View) -> Keys:
-        return Keys(self._prefix, view.name, self._live[view.name])
+        return Keys(self._prefix, view.name, self._live[view.name], self._spread)
 
 
 def split(views: Sequence[View], records: Sequence[Any]) -> tuple[Changes, list[DeadLetter]]:

@@ -27,7 +27,7 @@ from readmodels.records import Change, Unreadable, read
 from readmodels.steps import drive
 from readmodels.views import View, by_topic
 from runtime import kafka
-from runtime.redis import Line, redis_url
+from runtime.redis import Line, new_line
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 
@@ -69,13 +69,13 @@ class Progress:
 
 
 class _Writer:
-    """Writes the batches of some partitions, one after the other, on a connection of its own.
+    """Writes the batches of some partitions, one after the other, on a line of its own.
 
     While Redis has a batch, the next one is read and decoded, and other writers are at theirs.
     """
 
-    def __init__(self, url: str) -> None:
-        self._line = Line(url)
+    def __init__(self, settings: Settings) -> None:
+        self._line = new_line(settings)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rebuild-writer")
         self._writing: Future[None] | None = None
 
@@ -123,7 +123,7 @@ class Filling:
         self._at: dict[TopicPart, int] = {}
         self._started = time.monotonic()
         self._told = 0.0
-        self._writers = [_Writer(redis_url(settings)) for _ in range(WRITERS)]
+        self._writers = [_Writer(settings) for _ in range(WRITERS)]
         self._writer_of: dict[TopicPart, _Writer] = {}
 
     def __enter__(self) -> Self:

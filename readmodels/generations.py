@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from readmodels.keys import Keys, rebuild_lock_key
 from readmodels.scripts import LOCK
 from readmodels.steps import Steps, drive
-from runtime.redis import Line, redis_url
+from runtime.redis import Line, new_line
 from runtime.settings import Settings
 
 PAGE: Final = 1_000
@@ -73,13 +73,7 @@ def remove(line: Line, keys: Keys) -> int:
 
 
 def _scan(line: Line, begin: str) -> Iterator[list[str]]:
-    pattern = _GLOB.sub(r"\\\1", begin) + "*"
-    cursor = "0"
-    while True:
-        cursor, page = line.run([("SCAN", cursor, "MATCH", pattern, "COUNT", PAGE)])[0]
-        yield page
-        if cursor == "0":
-            return
+    return line.scan(_GLOB.sub(r"\\\1", begin) + "*", PAGE)
 
 
 class Lock:
@@ -88,7 +82,7 @@ class Lock:
     def __init__(self, settings: Settings) -> None:
         self._key = rebuild_lock_key(settings.topic_prefix)
         self._token = uuid.uuid4().hex
-        self._line = Line(redis_url(settings))
+        self._line = new_line(settings)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="rebuild-lock", daemon=True)
         self._turn = threading.Lock()

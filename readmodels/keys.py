@@ -37,6 +37,7 @@ class Kind:
 
 CHANGED: Final = "changed"
 REMOVED: Final = "removed"
+POSITIONS: Final = "positions"
 
 
 def _stamps(view: str, id_: str, owner: str) -> tuple[Kind, Kind]:
@@ -93,11 +94,16 @@ def bucket_of(owner: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one generation of one view."""
+    """The keys of one generation of one view.
+
+    ``spread``: its buckets may lie on several servers, as on a cluster. Each of them may lose its last writes
+    without the others, so each bucket has positions of its own, beside what they cover.
+    """
 
     prefix: str
     view: str
     generation: int
+    spread: bool = False
 
     @property
     def stem(self) -> str:
@@ -107,7 +113,14 @@ class Keys:
     @property
     def positions(self) -> str:
         """Hash: ``<topic>:<partition>`` → the next offset to read; ``<topic>`` → the id of that topic."""
-        return f"{self.stem}positions"
+        return f"{self.stem}{POSITIONS}"
+
+    @property
+    def all_positions(self) -> tuple[str, ...]:
+        """Where positions are kept, and how far the view is: as far as the last of them."""
+        if not self.spread:
+            return (self.positions,)
+        return tuple(self.key(POSITIONS, bucket) for bucket in range(BUCKETS))
 
     def base(self, bucket: int) -> str:
         """What the keys of a bucket begin with; kind and identity follow."""
@@ -176,6 +189,10 @@ def document_keys(prefix: str = "<prefix>") -> str:
         (
             f"| `{prefix}:<view>:g<n>:positions` | hash | | `<topic>:<partition>` → next offset to read;"
             " `<topic>` → the id of that topic; `born` → the name of this filling. |"
+        ),
+        (
+            f"| `{prefix}:<view>:g<n>:{{<view>-<b>}}:positions` | hash | | On a cluster, in its place: the"
+            " same for each bucket; the lowest counts. |"
         ),
         (
             f"| `{views_key(prefix)}` | hash | | View → the generation that is live; `<view>:previous` →"

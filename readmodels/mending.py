@@ -31,7 +31,7 @@ from readmodels.scripts import load_commands
 from readmodels.steps import Steps, drive
 from readmodels.views import ORDERS, View, named
 from runtime import kafka
-from runtime.redis import Line, redis_url
+from runtime.redis import Line, is_cluster, new_line
 from runtime.settings import Settings
 
 Records: TypeAlias = dict[str, tuple[Found, ...]]
@@ -68,7 +68,7 @@ def mend(
     KafkaException, RedisError.
     """
     (one,) = named([view])
-    with closing(Line(redis_url(settings))) as line, closing(kafka.new_reader(settings)) as reader:
+    with closing(new_line(settings)) as line, closing(kafka.new_reader(settings)) as reader:
         line.run(load_commands())  # one that is missing must not fail inside of MULTI
         while True:
             keys = _live(settings, line, one)
@@ -106,7 +106,7 @@ def mend_users(
     they stand, if more than their orders say; ``orders``: of a user, those that stand but may not be
     listed. Raises Restless, RedisError.
     """
-    with closing(Line(redis_url(settings))) as line:
+    with closing(new_line(settings)) as line:
         keys = _live(settings, line, ORDERS)
         for user, currencies in users.items():
             also = (orders or {}).get(user, ())
@@ -119,7 +119,7 @@ def remove_strays(settings: Settings, view: str, strays: Iterable[tuple[str, str
     the view belongs. Raises RedisError.
     """
     (one,) = named([view])
-    with closing(Line(redis_url(settings))) as line:
+    with closing(new_line(settings)) as line:
         keys = _live(settings, line, one)
         for name, member in strays:
             line.run(
@@ -137,7 +137,7 @@ def _insist(line: Line, steps: Callable[[], Steps[bool]], what: str) -> None:
 
 def _live(settings: Settings, line: Line, view: View) -> Keys:
     live = drive(line, positions.live(settings.topic_prefix, [view]))
-    return Keys(settings.topic_prefix, view.name, live[view.name])
+    return Keys(settings.topic_prefix, view.name, live[view.name], is_cluster(settings))
 
 
 def _newest(found: Iterable[Found]) -> Change[Any] | None:

@@ -2,6 +2,10 @@
 
 Redis is the only one who knows. Flushed or restored from an older state it says so, by not having
 the position from which a batch goes on; reading then resumes at what it does have.
+
+On a cluster a view's buckets lie on several servers, and each may be the one that lost something. So there
+the positions stand in every bucket (`Keys.all_positions`), all are moved when a batch is in, and the view is
+where the last of them is: what one bucket lacks is read again for all, and changes nothing in the others.
 """
 
 from __future__ import annotations
@@ -47,11 +51,19 @@ def live(prefix: str, views: Sequence[View]) -> Steps[dict[str, int]]:
 
 def read(keys: Sequence[Keys]) -> Steps[list[dict[TopicPart, int]]]:
     """All positions of each of these generations."""
-    replies = yield [("HGETALL", k.positions) for k in keys]
-    return [
-        {part(name): int(at) for name, at in pairs(reply).items() if _SEPARATOR in name}
-        for reply in replies
-    ]
+    replies = yield [("HGETALL", key) for k in keys for key in k.all_positions]
+    hashes = iter([pairs(reply) for reply in replies])
+    return [lowest([next(hashes) for _ in k.all_positions]) for k in keys]
+
+
+def lowest(hashes: Sequence[Mapping[str, str]]) -> dict[TopicPart, int]:
+    """The positions of a generation: of a partition the lowest, if all of its hashes have one."""
+    first, *others = hashes
+    return {
+        part(name): min([int(at), *(int(other[name]) for other in others)])
+        for name, at in first.items()
+        if _SEPARATOR in name and all(name in other for other in others)
+    }
 
 
 def begin(keys: Keys, starts: Mapping[TopicPart, int]) -> Steps[None]:
@@ -59,17 +71,17 @@ def begin(keys: Keys, starts: Mapping[TopicPart, int]) -> Steps[None]:
 
     A generation that begins gets a name that no other has: emptied and filled again, it is another one.
     """
-    yield [
-        ("HSETNX", keys.positions, BORN, uuid.uuid4().hex),
-        *(("HSETNX", keys.positions, field(at), offset) for at, offset in starts.items()),
-    ]
+    fields: dict[str, str | int] = {BORN: uuid.uuid4().hex}
+    fields |= {field(at): offset for at, offset in starts.items()}
+    yield [("HSETNX", key, name, to) for key in keys.all_positions for name, to in fields.items()]
 
 
 def rename(keys: Keys) -> Steps[None]:
     """Rows were written past the order of the log: whoever followed the changes of this filling looks at
     all of it again.
     """
-    yield [("HSET", keys.positions, BORN, uuid.uuid4().hex)]
+    born = uuid.uuid4().hex
+    yield [("HSET", key, BORN, born) for key in keys.all_positions]
 
 
 def claim(keys: Keys, topic_ids: Mapping[str, str]) -> Steps[dict[str, str]]:
@@ -77,29 +89,34 @@ def claim(keys: Keys, topic_ids: Mapping[str, str]) -> Steps[dict[str, str]]:
 
     A topic that was deleted and made anew has another id, and offsets that mean other records.
     """
+    places = keys.all_positions
     replies = yield [
-        *(("HSETNX", keys.positions, topic, id_) for topic, id_ in topic_ids.items()),
-        ("HMGET", keys.positions, *topic_ids),
+        *(("HSETNX", key, topic, id_) for key in places for topic, id_ in topic_ids.items()),
+        *(("HMGET", key, *topic_ids) for key in places),
     ]
-    return dict(zip(topic_ids, replies[-1], strict=True))
+    said = dict(topic_ids)
+    for ids in replies[-len(places) :]:
+        said |= {t: id_ for t, id_ in zip(topic_ids, ids, strict=True) if id_ != topic_ids[t]}
+    return said
 
 
 def topics(keys: Sequence[Keys], topic: str) -> Steps[list[str | None]]:
     """The id of the topic that each of these generations was made from; None: nobody has said."""
-    replies = yield [("HGET", k.positions, topic) for k in keys]
-    return list(replies)
+    replies = iter((yield [("HGET", key, topic) for k in keys for key in k.all_positions]))
+    said = [[next(replies) for _ in k.all_positions] for k in keys]
+    return [next((id_ for id_ in ids if id_ is not None), None) for ids in said]
 
 
-def advance_command(keys: Keys, at: TopicPart, start: int, after: int) -> Command:
-    """Move one position from ``start`` (or beyond) to ``after``; see lua/position.lua for the reply."""
-    return POSITION.call([keys.positions], field(at), start, after)
+def advance_commands(keys: Keys, at: TopicPart, start: int, after: int) -> list[Command]:
+    """Move one position from ``start`` (or beyond) to ``after``; see lua/position.lua for the replies."""
+    return [POSITION.call([key], field(at), start, after) for key in keys.all_positions]
 
 
 def apply_batch(
     batch: Iterable[tuple[View, Keys, list[Change[Any]]]],
     covers: Mapping[TopicPart, tuple[int, int]],
 ) -> Steps[bool]:
-    """Data first, then the positions that cover it, on the same connection.
+    """Data first, then the positions that cover it, on the same line.
 
     ``covers``: partition → first offset and the one after the last. False when Redis did not have
     what lies before: the data is in, the position is not, and reading has to resume at what Redis says.
@@ -110,9 +127,10 @@ def apply_batch(
             if changes:
                 yield from view.apply(keys, fold(changes))
         moves = [
-            (after, advance_command(keys, at, start, after))
+            (after, command)
             for _, keys, _ in parts
             for at, (start, after) in covers.items()
+            for command in advance_commands(keys, at, start, after)
         ]
         replies = yield [command for _, command in moves]
         if all(int(reply) >= after for reply, (after, _) in zip(replies, moves, strict=True)):

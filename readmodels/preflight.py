@@ -13,7 +13,7 @@ from readmodels.positions import TopicPart
 from readmodels.steps import drive
 from readmodels.views import View, by_topic
 from runtime import kafka, topic_admin
-from runtime.redis import Line, redis_url
+from runtime.redis import is_cluster, new_line
 from runtime.settings import Settings
 
 ANSWER_WITHIN_S: Final = 30.0
@@ -32,10 +32,10 @@ def check(settings: Settings, views: Sequence[View]) -> None:
     topic_admin.require(settings)
     topics = topic_admin.topics_of(settings)
     ids = topic_admin.topic_ids(settings, list(by_topic(topics, views)))
-    line = Line(redis_url(settings))
+    line, spread = new_line(settings), is_cluster(settings)
     try:
         live = drive(line, positions.live(settings.topic_prefix, views))
-        keys = [Keys(settings.topic_prefix, view.name, live[view.name]) for view in views]
+        keys = [Keys(settings.topic_prefix, view.name, live[view.name], spread) for view in views]
         stored = drive(line, positions.read(keys))
         for view, own in zip(views, keys, strict=True):
             topic = topics.events(view.aggregate)

@@ -26,9 +26,9 @@ from readmodels.answers import (
 from readmodels.positions import part
 from readmodels.preflight import watermarks
 from readmodels.questions import Ranking
-from readmodels.steps import AsyncPooled, AsyncRunner, Pooled, Runner, drive, drive_async
+from readmodels.steps import AsyncRunner, Runner, drive, drive_async
 from readmodels.views import VIEWS
-from runtime.redis import connect, connect_async
+from runtime.redis import is_cluster, pooled, pooled_async
 from runtime.settings import Settings
 
 PAGE: Final = 50
@@ -36,11 +36,14 @@ WAIT_S: Final = 10.0
 
 
 class Asking:
-    """The questions, over whatever holds conversations with Redis, or with `memory`."""
+    """The questions, over whatever holds conversations with Redis, or with `memory`. ``spread``: see
+    `keys.Keys`.
+    """
 
-    def __init__(self, runner: Runner, prefix: str) -> None:
+    def __init__(self, runner: Runner, prefix: str, *, spread: bool = False) -> None:
         self._runner = runner
         self._prefix = prefix
+        self._spread = spread
 
     def order(self, order_id: str) -> OrderAnswer | None:
         """An order; None if there is none."""
@@ -80,7 +83,7 @@ class Asking:
 
     def status(self) -> tuple[ViewStatus, ...]:
         """Generation and positions of each view."""
-        return drive(self._runner, questions.status(self._prefix))
+        return drive(self._runner, questions.status(self._prefix, spread=self._spread))
 
     def wait_for(self, view: str, aggregate_id: str, version: int, timeout: float = WAIT_S) -> int:
         """Wait until a view has an aggregate at ``version`` or newer; returns what it has.
@@ -97,8 +100,8 @@ class Queries(Asking):
     def __init__(self, settings: Settings) -> None:
         """Connects at the first question. Raises RedisNotConfigured."""
         self._settings = settings
-        self._client = connect(settings)
-        super().__init__(Pooled(self._client), settings.topic_prefix)
+        self._redis = pooled(settings)
+        super().__init__(self._redis, settings.topic_prefix, spread=is_cluster(settings))
 
     def __enter__(self) -> Self:
         return self
@@ -113,7 +116,7 @@ class Queries(Asking):
 
     def close(self) -> None:
         """Drop the connections."""
-        self._client.close()
+        self._redis.close()
 
     def lag(self) -> tuple[PartitionLag, ...]:
         """How far each view is behind its topic. Raises KafkaException."""
@@ -123,9 +126,10 @@ class Queries(Asking):
 class AsyncAsking:
     """`Asking` for asyncio."""
 
-    def __init__(self, runner: AsyncRunner, prefix: str) -> None:
+    def __init__(self, runner: AsyncRunner, prefix: str, *, spread: bool = False) -> None:
         self._runner = runner
         self._prefix = prefix
+        self._spread = spread
 
     async def order(self, order_id: str) -> OrderAnswer | None:
         """See `Asking.order`."""
@@ -167,7 +171,8 @@ class AsyncAsking:
 
     async def status(self) -> tuple[ViewStatus, ...]:
         """See `Asking.status`."""
-        return await drive_async(self._runner, questions.status(self._prefix))
+        steps = questions.status(self._prefix, spread=self._spread)
+        return await drive_async(self._runner, steps)
 
     async def wait_for(
         self,
@@ -187,8 +192,8 @@ class AsyncQueries(AsyncAsking):
     def __init__(self, settings: Settings) -> None:
         """Connects at the first question. Raises RedisNotConfigured."""
         self._settings = settings
-        self._client = connect_async(settings)
-        super().__init__(AsyncPooled(self._client), settings.topic_prefix)
+        self._redis = pooled_async(settings)
+        super().__init__(self._redis, settings.topic_prefix, spread=is_cluster(settings))
 
     async def __aenter__(self) -> Self:
         return self
@@ -203,7 +208,7 @@ class AsyncQueries(AsyncAsking):
 
     async def aclose(self) -> None:
         """Drop the connections."""
-        await self._client.aclose()
+        await self._redis.close()
 
     async def lag(self) -> tuple[PartitionLag, ...]:
         """See `Queries.lag`."""

@@ -183,11 +183,13 @@ def sagas(prefix: str, status: str | None, limit: int) -> Steps[tuple[SagaAnswer
     return tuple(one for one in found if one is not None and one.status in wanted)
 
 
-def status(prefix: str, views: Iterable[View] = VIEWS) -> Steps[tuple[ViewStatus, ...]]:
+def status(
+    prefix: str, views: Iterable[View] = VIEWS, *, spread: bool = False
+) -> Steps[tuple[ViewStatus, ...]]:
     """Generation and positions of each view."""
     wanted = tuple(views)
     live = yield from positions.live(prefix, wanted)
-    found = yield from positions.read([Keys(prefix, v.name, live[v.name]) for v in wanted])
+    found = yield from positions.read([Keys(prefix, v.name, live[v.name], spread) for v in wanted])
     return tuple(
         ViewStatus(
             view.name, live[view.name], {positions.field(p): at for p, at in of_view.items()}

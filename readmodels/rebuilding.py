@@ -28,7 +28,7 @@ from readmodels.staging import LiveBehind, Staging
 from readmodels.standing import Left, Standing
 from readmodels.steps import drive
 from readmodels.views import View, named
-from runtime.redis import Line, redis_url
+from runtime.redis import Line, is_cluster, new_line
 from runtime.settings import Settings
 from runtime.topic_admin import require, topic_ids, topics_of
 
@@ -98,7 +98,7 @@ def rebuild(
     """
     wanted = named(views)
     require(settings)
-    line = Line(redis_url(settings))
+    line = new_line(settings)
     try:
         with Lock(settings) as lock:
             told = on_progress or (lambda _: None)
@@ -121,6 +121,7 @@ class _Rebuild:
     ) -> None:
         self._settings = settings
         self._prefix = settings.topic_prefix
+        self._spread = is_cluster(settings)
         self._views = views
         self._line = line
         self._lock = lock
@@ -191,11 +192,11 @@ class _Rebuild:
             if building and not self._plan.dry_run and self._is_resumable(view, building):
                 logger.info("going on with generation %d of %s", building.generation, view.name)
                 self._resumed.add(view.name)
-                new[view] = Keys(self._prefix, view.name, building.generation)
+                new[view] = self._keys(view, building.generation)
                 continue
             found = generations.existing(self._line, self._prefix, view.name)
             above = max(found | stood[view.name].kept) + 1
-            new[view] = Keys(self._prefix, view.name, above)
+            new[view] = self._keys(view, above)
             if not self._plan.dry_run:
                 left = Left(above, _now_ms(), standing.code())
                 drive(self._line, standing.begin(self._prefix, view.name, left))
@@ -204,7 +205,7 @@ class _Rebuild:
         return new
 
     def _is_resumable(self, view: View, left: Left) -> bool:
-        keys = Keys(self._prefix, view.name, left.generation)
+        keys = self._keys(view, left.generation)
         topic = self._topics[view.name]
         (claimed,) = drive(self._line, positions.topics([keys], topic))
         return (
@@ -214,6 +215,9 @@ class _Rebuild:
             and claimed == self._ids[topic]
         )
 
+    def _keys(self, view: View, generation: int) -> Keys:
+        return Keys(self._prefix, view.name, generation, self._spread)
+
     def _claim_topic(self, view: View, keys: Keys) -> None:
         topic = self._topics[view.name]
         drive(self._line, positions.claim(keys, {topic: self._ids[topic]}))
@@ -221,7 +225,7 @@ class _Rebuild:
     def _compare(
         self, view: View, stood: Standing, keys: Keys, filling: Filling, marks: Watermarks
     ) -> Comparison:
-        live = Keys(self._prefix, view.name, stood.live)
+        live = self._keys(view, stood.live)
         reason = self._why_nothing_to_compare(view, live, marks)
         if reason:
             return Comparison(compared=0, skipped=f"nothing to compare: {reason}")
@@ -271,7 +275,7 @@ class _Rebuild:
             found = generations.existing(self._line, self._prefix, view.name)
             for generation in found - stood[view.name].kept:
                 logger.info("removing generation %d of %s", generation, view.name)
-                removed += generations.remove(self._line, Keys(self._prefix, view.name, generation))
+                removed += generations.remove(self._line, self._keys(view, generation))
         return removed
 
 

@@ -19,7 +19,7 @@ from readmodels.rebuilding import OnProgress
 from readmodels.standing import Left, Standing
 from readmodels.steps import drive
 from readmodels.views import View, named
-from runtime.redis import Line, redis_url
+from runtime.redis import Line, is_cluster, new_line
 from runtime.settings import Settings
 from runtime.topic_admin import require, topic_ids, topics_of
 
@@ -43,13 +43,16 @@ def rollback(
     RedisError. Then nothing has been switched.
     """
     require(settings)
-    line = Line(redis_url(settings))
+    line, spread = new_line(settings), is_cluster(settings)
     prefix = settings.topic_prefix
     try:
         with Lock(settings) as lock:
             stood = drive(line, standing.read(prefix, named(views)))
             chosen = _chosen(named(views), stood, every=views is not None)
-            old = {view: Keys(prefix, view.name, left.generation) for view, left in chosen.items()}
+            old = {
+                view: Keys(prefix, view.name, left.generation, spread)
+                for view, left in chosen.items()
+            }
             _check_topics(settings, line, old)
             marks = watermarks(settings, list(old))
             with Filling(settings, old, line, on_progress or (lambda _: None)) as filling:
@@ -76,7 +79,7 @@ def discard_previous(settings: Settings, views: Iterable[str] | None = None) -> 
     Raises RebuildRunning, RedisError.
     """
     wanted = named(views)
-    line = Line(redis_url(settings))
+    line = new_line(settings)
     prefix = settings.topic_prefix
     try:
         with Lock(settings):

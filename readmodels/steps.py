@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from redis.exceptions import NoScriptError
 
@@ -32,7 +32,7 @@ Steps: TypeAlias = Generator[Request, list[Reply], T]
 
 
 class Runner(Protocol):
-    """Runs one pipeline; `runtime.redis.Line` is one."""
+    """Runs one pipeline; `runtime.redis.Line` is one, and so is what `runtime.redis.pooled` gives."""
 
     def run(self, commands: Sequence[Command]) -> list[Reply]: ...
 
@@ -81,38 +81,6 @@ async def drive_async(runner: AsyncRunner, steps: Steps[T]) -> T:
         except NoScriptError:
             await runner.run(load_commands())
             replies = await runner.run(request)
-
-
-class Pooled:
-    """A pooled client as a Runner: pipelines without MULTI, replies as Redis sent them."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def run(self, commands: Sequence[Command]) -> list[Reply]:
-        """Raises RedisError; the client retries by itself first."""
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.response_callbacks = {}  # shapes of replies are ours to judge, as on a Line
-        for command in commands:
-            pipeline.execute_command(*command)
-        replies: list[Reply] = pipeline.execute()
-        return replies
-
-
-class AsyncPooled:
-    """`Pooled` for asyncio."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    async def run(self, commands: Sequence[Command]) -> list[Reply]:
-        """Raises RedisError; the client retries by itself first."""
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.response_callbacks = {}
-        for command in commands:
-            pipeline.execute_command(*command)
-        replies: list[Reply] = await pipeline.execute()
-        return replies
 
 
 def pairs(flat: Sequence[str]) -> dict[str, str]:

@@ -51,7 +51,8 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None,
         alias="REDIS_URL",
-        description="redis:// or rediss:// URL. Unset: the embedded one.",
+        description="redis:// or rediss:// URL; for a cluster redis+cluster:// or rediss+cluster:// with "
+        "some of its nodes, host:port with commas. Unset: the embedded one.",
     )
     topic_prefix: str = Field(
         "orderflow",

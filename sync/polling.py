@@ -55,7 +55,9 @@ class _Restless(RuntimeError):
 
 
 class Poller:
-    """``stopping`` is asked between the transactions of a pass. Not to be shared between threads."""
+    """``stopping`` is asked between the transactions of a pass; ``spread``: see `keys.Keys`. Not to be shared
+    between threads.
+    """
 
     def __init__(
         self,
@@ -64,8 +66,11 @@ class Poller:
         target: Target,
         on_progress: OnProgress,
         stopping: Callable[[], bool],
+        *,
+        spread: bool = False,
     ) -> None:
         self._prefix = prefix
+        self._spread = spread
         self._line = line
         self._target = target
         self._on_progress = on_progress
@@ -84,7 +89,7 @@ class Poller:
         if not mine and self._somebody_is_at_it(view, stand):
             return Wait("another process fills this target")
         self._stands[view] = stand
-        seen = drive(self._line, source.observe(self._prefix, view))
+        seen = self._observe(view)
         try:
             match plan(stand, seen):
                 case Wait() as wait:
@@ -110,7 +115,7 @@ class Poller:
         return time.monotonic() - since < PATIENCE_S
 
     def _follow(self, view: str, stand: Stand, seen: Seen) -> Moved:
-        batch = drive(self._line, source.changes(self._prefix, view, seen, dict(stand.cursors)))
+        batch = drive(self._line, source.changes(self._keys(view, seen), dict(stand.cursors)))
         _require_same(seen, batch.seen)
         if not batch.rows:
             return Moved(view)
@@ -125,7 +130,7 @@ class Poller:
 
     def _pass(self, view: str, stand: Stand, seen: Seen, reason: Reason) -> Moved:
         logger.info("%s: reading all rows, because %s", view, WHY[reason])
-        began, keys = time.monotonic(), Keys(self._prefix, view, seen.identity.generation)
+        began, keys = time.monotonic(), self._keys(view, seen)
         total = drive(self._line, source.stamped(keys))
         filling = replace(stand, number=stand.number + 1, filling=True)
         self._commit(view, stand, filling, Rows())
@@ -135,13 +140,13 @@ class Poller:
             if self._stopping():
                 return Moved(view, done, more=True)
             if ids:
-                found, now = drive(self._line, source.read(self._prefix, keys, ids))
+                found, now = drive(self._line, source.read(keys, ids))
                 _require_same(seen, now)
                 rows = _rows((row, fields) for row, fields in found if fields)
                 done += len(rows.upserts)
                 self._commit(view, self._stands[view], self._stands[view], rows)
                 self._on_progress(PassProgress(view, done, max(total, done)))
-        _require_same(seen, drive(self._line, source.observe(self._prefix, view)))
+        _require_same(seen, self._observe(view))
         whole = replace(
             self._stands[view],
             filling=False,
@@ -155,6 +160,12 @@ class Poller:
         text = "%s: %d rows in, %d deleted that the view has not, %.1f s"
         logger.info(text, view, done, deleted, time.monotonic() - began)
         return Moved(view, done, deleted, more=True, passed=reason)
+
+    def _observe(self, view: str) -> Seen:
+        return drive(self._line, source.observe(self._prefix, view, spread=self._spread))
+
+    def _keys(self, view: str, seen: Seen) -> Keys:
+        return Keys(self._prefix, view, seen.identity.generation, self._spread)
 
     def _commit(
         self, view: str, before: Stand, after: Stand, rows: Rows, *, sweep: bool = False

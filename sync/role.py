@@ -19,7 +19,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
 from runtime.condition import Condition
-from runtime.redis import Line, redis_url
+from runtime.redis import is_cluster, new_line
 from runtime.settings import Settings
 from sync.cursor import OtherTopics, Wait
 from sync.polling import Moved, OnProgress, Poller
@@ -48,10 +48,15 @@ class Sync:
         self.waiting: dict[str, str] = {}
         self.fault = ""
         self._stop = stop
-        self._line = Line(redis_url(settings))
+        self._line = new_line(settings)
         self._target = Target(url, settings.topic_prefix)
         self._poller = Poller(
-            settings.topic_prefix, self._line, self._target, on_progress, stop.is_set
+            settings.topic_prefix,
+            self._line,
+            self._target,
+            on_progress,
+            stop.is_set,
+            spread=is_cluster(settings),
         )
         self._redis = Condition("Redis")
         self._sql = Condition(f"target {shown(url)}")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from readmodels import generations
+from readmodels import generations, positions
 from readmodels.keys import BUCKETS, FIRST_GENERATION, Keys, bucket_of, views_key
 from readmodels.positions import BORN
 from readmodels.steps import Steps, pairs
@@ -18,7 +18,7 @@ from runtime.redis import Command, Line, Reply
 from sync.cursor import PAGE, Identity, Seen, Stamp, Stamped, whole_stamps
 from sync.rows import ROW_TYPES, Fields, RowId, rows_of
 
-_FIRST_OBSERVED: Final = 3  # replies before those of the buckets
+_FIRST_POSITIONS: Final = 2  # replies before those of the positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +34,21 @@ class Batch:
     seen: Seen
 
 
-def observe(prefix: str, view: str) -> Steps[Seen]:
-    """Where a view stands. Positions are read before anything that they cover."""
+def observe(prefix: str, view: str, *, spread: bool = False) -> Steps[Seen]:
+    """Where a view stands. Positions are read before anything that they cover; on a cluster (``spread``),
+    those of a bucket before the rest of it.
+    """
     replies = yield [("HGET", views_key(prefix), view)]
     generation = int(replies[0] or FIRST_GENERATION)
     while True:
-        replies = yield _observing(prefix, Keys(prefix, view, generation))
-        seen = _seen(generation, replies)
+        seen = yield from _observe(Keys(prefix, view, generation, spread))
         if seen.identity.generation == generation:
             return seen
         generation = seen.identity.generation  # switched between the two questions
 
 
-def changes(prefix: str, view: str, seen: Seen, cursors: dict[int, Stamp]) -> Steps[Batch]:
+def changes(keys: Keys, cursors: dict[int, Stamp]) -> Steps[Batch]:
     """The next rows that have changed since these cursors, some of each bucket."""
-    keys = Keys(prefix, view, seen.identity.generation)
     pages = yield from _pages(keys, cursors)
     rest = yield from _rest(keys, pages)
     ids: dict[RowId, None] = {}
@@ -58,21 +58,20 @@ def changes(prefix: str, view: str, seen: Seen, cursors: dict[int, Stamp]) -> St
         if stamp is not None:
             moved[bucket] = stamp
         for identity in changed:
-            ids.update(dict.fromkeys(rows_of(view, identity)))
-    rows, after = yield from read(prefix, keys, list(ids))
+            ids.update(dict.fromkeys(rows_of(keys.view, identity)))
+    rows, after = yield from read(keys, list(ids))
     return Batch(rows, moved, all(len(page) < PAGE for page in pages), after)
 
 
-def read(
-    prefix: str, keys: Keys, ids: Sequence[RowId]
-) -> Steps[tuple[list[tuple[RowId, Fields]], Seen]]:
+def read(keys: Keys, ids: Sequence[RowId]) -> Steps[tuple[list[tuple[RowId, Fields]], Seen]]:
     """The rows as they stand, and then where the view stands."""
-    asked: list[Command] = [("HGETALL", _key(keys, row)) for row in ids]
-    replies = yield [*asked, *_observing(prefix, keys)]
+    replies = yield [("HGETALL", _key(keys, row)) for row in ids]
     rows: list[tuple[RowId, Fields]] = [
-        (row, pairs(reply)) for row, reply in zip(ids, replies, strict=False)
+        (row, pairs(reply)) for row, reply in zip(ids, replies, strict=True)
     ]
-    return rows, _seen(keys.generation, replies[len(asked) :])
+    # In a pipeline of its own: on a cluster, two servers answer one pipeline in any order.
+    seen = yield from _observe(keys)
+    return rows, seen
 
 
 def scan(line: Line, view: str, keys: Keys) -> Iterator[list[RowId]]:
@@ -98,39 +97,47 @@ def _key(keys: Keys, row: RowId) -> str:
     return keys.key(row_type.kind, bucket_of(identity.partition("/")[0]), identity)
 
 
-def _observing(prefix: str, keys: Keys) -> list[Command]:
+def _observe(keys: Keys) -> Steps[Seen]:
     commands: list[Command] = [
-        ("HGET", views_key(prefix), keys.view),
+        ("HGET", views_key(keys.prefix), keys.view),
         ("INFO", "server"),
-        ("HGETALL", keys.positions),
+        *(("HGETALL", key) for key in keys.all_positions),
     ]
     for bucket in range(BUCKETS):
         changed, removed = keys.stamps(bucket)
         commands += [("ZREVRANGE", changed, 0, 0, "WITHSCORES"), ("ZSCORE", removed, "")]
-    return commands
+    replies = yield commands
+    return _seen(keys, replies)
 
 
-def _seen(asked: int, replies: Sequence[Reply]) -> Seen:
-    """``asked``: the generation whose keys were read; if another is live, none of them is of use."""
-    generation, info, fields = replies[0], replies[1], pairs(replies[2])
-    if int(generation or FIRST_GENERATION) != asked:
-        fields = {}
-    of_buckets = replies[_FIRST_OBSERVED:]
-    is_position = {name: ":" in name for name in fields}
+def _seen(keys: Keys, replies: Sequence[Reply]) -> Seen:
+    """If another generation is live than the one whose keys were read, none of them is of use."""
+    first_of_buckets = _FIRST_POSITIONS + len(keys.all_positions)
+    generation = int(replies[0] or FIRST_GENERATION)
+    hashes = [pairs(reply) for reply in replies[_FIRST_POSITIONS:first_of_buckets]]
+    if generation != keys.generation:
+        hashes = [{} for _ in hashes]
+    at = positions.lowest(hashes)
+    fields = {name: value for one in hashes for name, value in one.items()}
+    of_buckets = replies[first_of_buckets:]
     return Seen(
-        Identity(int(generation or FIRST_GENERATION), fields.get(BORN, ""), _run_id(info)),
-        {name: int(at) for name, at in fields.items() if is_position[name]},
-        {n: id_ for n, id_ in fields.items() if not is_position[n] and n != BORN},
+        # One bucket that was emptied and filled again makes it another filling.
+        Identity(generation, _joined(one.get(BORN, "") for one in hashes), _run_ids(replies[1])),
+        {positions.field(part): offset for part, offset in at.items()},
+        {name: id_ for name, id_ in fields.items() if ":" not in name and name != BORN},
         [_stamp(newest[1]) if newest else 0 for newest in of_buckets[::2]],
         [_stamp(horizon or 0) for horizon in of_buckets[1::2]],
     )
 
 
-def _run_id(info: str) -> str:
-    for line in info.splitlines():
-        if line.startswith("run_id:"):
-            return line.removeprefix("run_id:").strip()
-    return ""
+def _run_ids(info: str) -> str:
+    """Of the server, or of all masters of a cluster: stamps of a master that took over may be older."""
+    found = (line for line in info.splitlines() if line.startswith("run_id:"))
+    return _joined(line.removeprefix("run_id:").strip() for line in found)
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return " ".join(sorted(set(texts)))
 
 
 def _stamp(score: str | int) -> Stamp:

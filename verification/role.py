@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from readmodels.keys import verified_key
 from runtime.kafka import KafkaNotConfigured
 from runtime.reading import NoEnd
-from runtime.redis import RedisNotConfigured, connect
+from runtime.redis import RedisNotConfigured, pooled
 from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit
@@ -96,5 +96,5 @@ def _tell(settings: Settings, report: Report) -> None:
         len(report.drifts),
         tuple(drift.sentence for drift in first),
     )
-    with closing(connect(settings)) as client:
-        client.set(verified_key(settings.topic_prefix), msgspec.json.encode(verified))
+    with closing(pooled(settings)) as redis:
+        redis.run([("SET", verified_key(settings.topic_prefix), msgspec.json.encode(verified))])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from readmodels.views import View, named
 from runtime import kafka
-from runtime.redis import Line, redis_url
+from runtime.redis import new_line
 from runtime.settings import Settings
 from runtime.topic_admin import require
 from verification.drift import Drift
@@ -113,7 +113,7 @@ class _Pass:
         """Everything in the scope."""
         found: list[Drift] = []
         with (
-            closing(Line(redis_url(self._settings))) as line,
+            closing(new_line(self._settings)) as line,
             closing(kafka.new_reader(self._settings)) as reader,
         ):
             for view in self._views:

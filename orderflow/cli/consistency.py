@@ -1,5 +1,6 @@
 """`orderflow consistency`: is every view where its topic is? And wait until it is."""
 
+from contextlib import closing
 from typing import Annotated, Any
 
 import msgspec
@@ -11,7 +12,7 @@ from orderflow.cli.output import answers, moment, print_json, table
 from orderflow.cli.progress import progress_bars
 from readmodels.consistency import Consistency, ViewConsistency
 from readmodels.keys import verified_key
-from runtime.redis import connect
+from runtime.redis import pooled
 from runtime.settings import Settings
 from verification.role import Verified
 
@@ -45,11 +46,8 @@ def consistency(
 
 def _verified(settings: Settings) -> Verified | None:
     """What the verifier's last pass came to, if one runs."""
-    client = connect(settings)
-    try:
-        stored: Any = client.get(verified_key(settings.topic_prefix))
-    finally:
-        client.close()
+    with closing(pooled(settings)) as redis:
+        stored = redis.run([("GET", verified_key(settings.topic_prefix))])[0]
     return msgspec.json.decode(stored, type=Verified) if stored else None
 
 

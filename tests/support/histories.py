@@ -30,17 +30,18 @@ from tests.support.views import content, settings_for
 
 @dataclass
 class World:
-    """One Redis, one generation of each view, and how far each partition is."""
+    """One Redis, one generation of each view, and how far each partition is. ``spread``: see `keys.Keys`."""
 
     settings: Settings
     line: Line
     client: redis.Redis
     queries: Queries
     generation: int = 1
+    spread: bool = False
     at: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(PARTITIONS), 0))
 
     def keys(self, view: str) -> Keys:
-        return Keys(self.settings.topic_prefix, view, self.generation)
+        return Keys(self.settings.topic_prefix, view, self.generation, self.spread)
 
     def begin(self) -> None:
         for view in VIEWS:

@@ -23,15 +23,19 @@ CAUGHT_UP_S: Final = 60.0
 
 
 class World:
-    """The topics and views of one test, and what has been written so far."""
+    """The topics and views of one test, and what has been written so far. ``client``: to look into Redis
+    with, for a cluster.
+    """
 
-    def __init__(self, servers: ServersAddress, prefix: str, home: Path) -> None:
+    def __init__(
+        self, servers: ServersAddress, prefix: str, home: Path, client: Any = None
+    ) -> None:
         self.env = environment(servers, prefix, home)
         self.home = home
         self.settings = settings_for(servers, prefix, home)
         topic_admin.apply(self.settings)
         self.producer = EventProducer(self.settings)
-        self.client: Any = connect(self.settings)
+        self.client: Any = connect(self.settings) if client is None else client
         self.queries = Queries(self.settings)
         self.written: list[Record] = []
         self._projectors = 0

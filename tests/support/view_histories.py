@@ -24,13 +24,19 @@ SAGA_FIELDS = st.fixed_dictionaries(
     },
 )
 USERS = st.sampled_from(["u-1", "u-2", "u-3"])
+OWNERS = {"a": ("u-1", "EUR"), "b": ("u-2", "USD"), "c": ("u-3", "EUR"), "d": ("u-1", "USD")}
+"""First letters of orders, and their users and currencies where these stay."""
+
 DELETED_BY_OTHERS = ("a", "b")
 """First letters of orders that somebody else deletes, without a version (docs/ARCHITECTURE.md, Limits)."""
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[list[Record]]:
-    """Per partition: records as processors write them: versions 1..n of each key, deletions, debris."""
+def histories(draw: st.DrawFn, *, orders_stay: bool = False) -> list[list[Record]]:
+    """Per partition: records as processors write them: versions 1..n of each key, deletions, debris.
+
+    ``orders_stay``: none is deleted, and each keeps its user and its currency.
+    """
     partitions: list[list[Record]] = []
     for number in range(PARTITIONS):
         versions: dict[tuple[str, str], int] = {}
@@ -52,23 +58,31 @@ def histories(draw: st.DrawFn) -> list[list[Record]]:
             # An order that somebody else deletes is always one user's, and was not deleted at a version
             # before: else a marker stays at a user of whom nothing is known any more.
             by_others = key.startswith(DELETED_BY_OTHERS) and (aggregate, key) not in deleted
-            if what == 2 and (aggregate != "order" or by_others):
+            if what == 2 and (aggregate != "order" or (by_others and not orders_stay)):
                 versions[aggregate, key] = 0
                 log.append(events.tombstone(aggregate, key, None))
                 continue
             versions[aggregate, key] = version
-            if what in (3, 4):
+            stays = orders_stay and aggregate == "order"
+            if what in (3, 4) and not stays:
                 deleted.add((aggregate, key))
                 log.append(events.tombstone(aggregate, key, version))
             else:
-                log.append(draw(an_event(aggregate, key, version)))
+                owner = OWNERS[key[0]] if stays else None
+                log.append(draw(an_event(aggregate, key, version, owner)))
         partitions.append(log)
     return partitions
 
 
 @st.composite
-def an_event(draw: st.DrawFn, aggregate: str, key: str, version: int) -> Record:
-    """Any state of an aggregate at a version."""
+def an_event(
+    draw: st.DrawFn,
+    aggregate: str,
+    key: str,
+    version: int,
+    owner: tuple[str, str] | None = None,
+) -> Record:
+    """Any state of an aggregate at a version. ``owner``: user and currency of an order, if they are known."""
     if aggregate == "inventory":
         on_hand = draw(st.integers(0, 12))
         reserved = draw(st.integers(0, on_hand))
@@ -90,13 +104,15 @@ def an_event(draw: st.DrawFn, aggregate: str, key: str, version: int) -> Record:
             undo_answers=undo_answers,
             **draw(SAGA_FIELDS),
         )
+    user = "u-1" if key.startswith(DELETED_BY_OTHERS) else draw(USERS)
+    user, currency = owner or (user, draw(st.sampled_from(["EUR", "USD"])))
     return events.order(
         key,
         version,
-        user="u-1" if key.startswith(DELETED_BY_OTHERS) else draw(USERS),
+        user=user,
         status=draw(st.sampled_from(OrderStatus)),
         total=draw(st.sampled_from([0, 1, 999, MAX_AMOUNT - 1, MAX_AMOUNT])),
-        currency=draw(st.sampled_from(["EUR", "USD"])),
+        currency=currency,
         created=events.NOON_MS + draw(st.integers(0, 2)),
     )
 
