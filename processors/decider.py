@@ -22,7 +22,7 @@ MOST_AT_ONCE: Final = 500
 """Parked commands that are let through with one transaction, beside those that come in."""
 
 MOST_RECENT: Final = 2_000
-"""Decoded states that are kept, of a partition; then it begins anew with those of the last transaction."""
+"""Decoded states that are kept of a partition; then it begins anew."""
 
 
 class Decider(Holding):
@@ -103,10 +103,15 @@ class Decider(Holding):
         self._remember(sealed.known)
         self._sealed = Pending()
 
-    def _remember(self, known: dict[bytes, Known]) -> None:
-        if len(self._recent) + len(known) > MOST_RECENT:
-            self._recent = {}
-        self._recent.update(known)
+    def _remember(self, known: Mapping[bytes, Known]) -> None:
+        """What is in use stands as it was just committed. What is new does not come in: most of it is not
+        asked for before long, and memory that is not touched again is what makes a processor slow.
+        """
+        recent = self._recent
+        if len(recent) > MOST_RECENT:
+            recent.clear()
+        for key in recent.keys() & known.keys():
+            recent[key] = known[key]
 
     def discard(self) -> None:
         """Forgets everything that is not committed. What is parked is known again when it is ``ready``."""

@@ -120,7 +120,8 @@ class Judge:
         self._open = Pending()
         self._sealed = Pending()
         self._recent: dict[bytes, Known] = {}
-        """Decoded states of committed transactions, the latest: what is in use is not decoded again."""
+        """Committed states that were asked for again after they had been stored, decoded: they are likely to
+        be asked for once more."""
         self._found_states: dict[bytes, bytes | None] = {}
         self._found_outcomes: dict[bytes, bytes | None] = {}
         """What the store has under keys that the commands in hand ask for: see ``_look_up``."""
@@ -293,5 +294,6 @@ class Judge:
                 known = _NOTHING
             else:
                 known = Known(*reader.read(value), key_in(value) if self._has_personal else None)
+                self._recent[key] = known
             self._open.known[key] = known
         return known

@@ -38,6 +38,11 @@ logger = logging.getLogger(__name__)
 IDLE_POLL_S: Final = 0.1
 """How long an idle processor waits for a first command before it looks whether it shall stop."""
 
+AT_ONCE: Final = 200
+"""Most commands that are read and decided in one go. More at a time take a tenth longer each: what is made of
+them leaves the core's cache before it is used.
+"""
+
 BUSY_POLL_S: Final = 0.001
 """How long it waits for more commands before it looks whether the commit under way has ended."""
 
@@ -183,7 +188,7 @@ class Processor:
         taken = self._batch.commands if self._batch else 0
         if taken == self._settings.batch_size:
             return  # full, and the one before it is still under way
-        by_place = self._consume(self._settings.batch_size - taken)
+        by_place = self._consume(min(AT_ONCE, self._settings.batch_size - taken))
         for place, commands in by_place.items():
             # A partition that went in the meantime is its new owner's; one that went and came back
             # is read again from the committed offset.
