@@ -9,7 +9,7 @@ latest) and only then is done.
 import logging
 import time
 from collections import defaultdict
-from typing import Final
+from typing import Final, cast
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -92,17 +92,17 @@ class Restorer:
         reached: dict[TopicAndPartition, int] = {}
         for message in kafka.what_came(self._consumer, BATCH, POLL_S):
             error = message.error()
-            if error is not None and kafka.is_transient(error):
-                continue  # the library goes on trying by itself; no progress is noticed below
-            at, offset = _place(message)
-            if error is None:
-                changes[at][_bytes(message.key()) or b""] = _bytes(message.value())
-                reached[at] = offset + 1
+            if error is None:  # a record has a place, and key and value are bytes
+                at = cast(TopicAndPartition, (message.topic(), message.partition()))
+                changes[at][cast(bytes, message.key()) or b""] = cast(bytes, message.value())
+                reached[at] = cast(int, message.offset()) + 1
                 self._records += 1
             elif error.code() == KafkaError._PARTITION_EOF:
+                at, offset = _place(message)
                 reached[at] = offset
-            else:
+            elif not kafka.is_transient(error):
                 raise KafkaException(error)
+            # Else the library goes on trying by itself; that there is no progress is noticed below.
         for at, offset in reached.items():
             if at in self._copies:
                 self._copies[at].write(changes[at], offset)
@@ -134,12 +134,8 @@ class Restorer:
 
 
 def _place(message: Message) -> tuple[TopicAndPartition, int]:
-    """Where a record or an end-of-partition event stands; any other error has no place."""
+    """Where an end-of-partition event stands; any other error has no place."""
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     if topic is None or partition is None or offset is None:
         raise KafkaException(message.error())
     return (topic, partition), offset
-
-
-def _bytes(value: str | bytes | None) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value
