@@ -5,10 +5,8 @@ Three RocksDB databases: ``states`` (record key -> newest event record, as it st
 topic), ``inbox`` (``aggregate id/command id`` -> outcome record, as it stands on the outcomes
 topic) and ``parked`` (the commands that wait, as they stand on the parked topic; nearly always empty).
 All are copies of the topics up to a checkpoint that is written together with the data, so
-whatever a crash loses here is mended by reading on from the checkpoint. That is why RocksDB keeps no log
-of its own: Kafka has it, and writing everything twice was a third of the cost of storing. What was in
-memory when a process was killed is read again; what is in the files is always a prefix, as each batch is in
-one memory table or none. Nothing uncommitted is ever written.
+a crash between a Kafka commit and the write here is mended by reading on from the checkpoint.
+Nothing uncommitted is ever written.
 """
 
 import shutil
@@ -26,7 +24,6 @@ from rocksdict import (
     Options,
     Rdict,
     WriteBatch,
-    WriteOptions,
 )
 
 from sagas import AGGREGATES
@@ -38,11 +35,6 @@ WRITE_BUFFER_BYTES: Final = 8 * 1024 * 1024
 
 BLOCK_CACHE_BYTES: Final = 128 * 1024 * 1024
 """Shared by all databases of the process."""
-
-FLUSH_EVERY_S: Final = 300.0
-"""What is in memory goes to a file after this long, even if it is little, and its checkpoint with it: a
-processor that is killed reads the topics on from there.
-"""
 
 MAX_OPEN_FILES: Final = 64
 BLOOM_BITS: Final = 10
@@ -111,7 +103,6 @@ class PartitionCopy:
         self._marker = marker
         self._topic_id = topic_id
         self._ttl_ms = ttl_ms
-        self._flushed_at = time.monotonic()
         self._db = self._open()
         if not self._is_trustworthy():
             self.reset()
@@ -155,9 +146,6 @@ class PartitionCopy:
         checkpoint = Checkpoint(self._topic_id, next_offset, time.time_ns() // 1_000_000)
         batch.put(_CHECKPOINT_KEY, msgspec.json.encode(checkpoint))
         self._db.write(batch)
-        if time.monotonic() - self._flushed_at > FLUSH_EVERY_S:
-            self._flushed_at = time.monotonic()
-            self._db.flush(wait=False)
 
     def marked(self) -> Iterator[tuple[bytes, bytes]]:
         """Each key whose newest value is marked, with the mark; costs as much as there are marks."""
@@ -184,7 +172,7 @@ class PartitionCopy:
 
     def _erase(self, keys: Sequence[bytes]) -> None:
         """Takes off the disk what stood under these keys before: RocksDB keeps what was overwritten in its
-        files until they are compacted.
+        log until it is flushed, and in its files until they are compacted.
         """
         self._db.flush()
         for key in keys:
@@ -217,11 +205,7 @@ class PartitionCopy:
             if self._ttl_ms is None
             else AccessType.with_ttl(self._ttl_ms // 1000)
         )
-        database = Rdict(str(self._directory), options, access_type=access)
-        writing = WriteOptions()
-        writing.disable_wal = True  # type: ignore[method-assign,assignment]  # a property, really
-        database.set_write_options(writing)
-        return database
+        return Rdict(str(self._directory), options, access_type=access)
 
     def _checkpoint(self) -> Checkpoint | None:
         value = self._db.get(_CHECKPOINT_KEY)

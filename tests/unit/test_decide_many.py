@@ -168,7 +168,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_copy_is_a_prefix_of_what_was_written(tmp_path: Path) -> None:
-    """It has no log of its own: what was in memory is gone, and its checkpoint says from where on."""
+    """Whatever is missing, its checkpoint says from where on."""
     reached = 0
     for _ in range(2):
         argv = [sys.executable, "-c", WRITES_UNTIL_KILLED, str(tmp_path / "copy")]
