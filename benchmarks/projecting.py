@@ -7,7 +7,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from benchmarks.roles import running
-from readmodels import positions
+from readmodels import generations, positions
 from readmodels.keys import Keys
 from readmodels.records import Change, read
 from readmodels.steps import drive
@@ -30,7 +30,9 @@ def pair(settings: Settings, environment: dict[str, str]) -> dict[str, float]:
 
 
 def bare_rate(settings: Settings) -> float:
-    """Reads all order events from the beginning into views under another prefix."""
+    """Reads all order events from the beginning into a view under another prefix, which is not there before,
+    so that everything has to be written, nor afterwards.
+    """
     topic = topics_of(settings).events("order")
     consumer = Consumer(kafka.reader(settings))
     parts = range(settings.partitions)
@@ -53,6 +55,7 @@ def bare_rate(settings: Settings) -> float:
         done += len(records)
     rate = done / (time.perf_counter() - started)
     consumer.close()
+    generations.remove(line, keys)
     line.close()
     return rate
 
