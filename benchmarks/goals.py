@@ -53,7 +53,7 @@ GOALS: Final[tuple[Goal, ...]] = (
     Goal("processing", "processor / Kafka Streams", at_least=1.5),
     Goal("projecting", "projector / stock Faust", at_least=5),
     Goal("projecting", "projector / bare consumer", at_least=0.5),
-    Goal("rebuilding", "ratio", at_least=0.8),
+    Goal("rebuilding", "ratio of one process", at_least=0.8),
     *_at_each_rate("latency", "processor / bare loop", 1.5, 1.5),
     *_at_each_rate("visible", "visible - outcome", 10, 40, " ms"),
     Goal("memory", "resident after 3,000,000 orders, MB", at_most=500),

@@ -18,7 +18,10 @@ from benchmarks.report import Result, Results
 THROUGHPUT: Final = {
     "processing": ("commands/s", ("processor", "bare loop", "Kafka Streams")),
     "projecting": ("events/s", ("projector", "bare consumer", "stock Faust")),
-    "rebuilding": ("events/s", ("rebuild", "bare consumer")),
+    "rebuilding": (
+        "events/s",
+        ("rebuild in one process", "rebuild in several processes", "bare consumer"),
+    ),
 }
 """Part → unit of its rates, and whose they are: ours first."""
 

@@ -11,7 +11,7 @@ from benchmarks import processing, stock_faust, workload
 from benchmarks.bench import Bench, Found, Place
 from benchmarks.curves import Curve, follow, rate
 from benchmarks.roles import running
-from readmodels import positions
+from readmodels import generations, positions
 from readmodels.keys import FIRST_GENERATION, Keys
 from readmodels.records import Change, read
 from readmodels.steps import drive
@@ -46,7 +46,9 @@ def figures(bench: Bench) -> Found:
 
 
 def bare_rate(settings: Settings) -> float:
-    """Reads all order events from the beginning into views under another prefix."""
+    """Reads all order events from the beginning into a view under another prefix, which is not there before,
+    so that everything has to be written, nor afterwards.
+    """
     topic = topics_of(settings).events("order")
     consumer = Consumer(kafka.reader(settings))
     parts = range(settings.partitions)
@@ -69,6 +71,7 @@ def bare_rate(settings: Settings) -> float:
         done += len(records)
     rate_found = done / (time.perf_counter() - started)
     consumer.close()
+    generations.remove(line, keys)
     line.close()
     return rate_found
 

@@ -10,10 +10,9 @@ it until the broker aborts it; the target is the high watermark, so that is wait
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -26,18 +25,16 @@ from readmodels.positions import TopicPart
 from readmodels.records import Change, Unreadable, read
 from readmodels.steps import drive
 from readmodels.views import View, by_topic
+from readmodels.writing import Writing
 from runtime import kafka
-from runtime.redis import Line, new_line
+from runtime.redis import Line
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 
-BATCH_RECORDS: Final = 4_000
+BATCH_RECORDS: Final = 10_000
 POLL_S: Final = 0.2
 STALLED_S: Final = 120.0
 """Longer than a broker leaves a dead writer's transaction open (60 s by default)."""
-
-WRITERS: Final = 3
-"""Keeps Redis at work while a batch is put together; it serves one at a time anyway."""
 
 PROGRESS_EVERY_S: Final = 0.2
 
@@ -68,34 +65,6 @@ class Progress:
     rate: float
 
 
-class _Writer:
-    """Writes the batches of some partitions, one after the other, on a line of its own.
-
-    While Redis has a batch, the next one is read and decoded, and other writers are at theirs.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._line = new_line(settings)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rebuild-writer")
-        self._writing: Future[None] | None = None
-
-    def submit(self, work: Callable[[Line], None]) -> None:
-        """Begin this work when the one before is done. Raises what that one raised."""
-        self.settle()
-        self._writing = self._thread.submit(work, self._line)
-
-    def settle(self) -> None:
-        """Wait for the work in hand. Raises what it raised."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
-
-    def close(self) -> None:
-        """Wait for the work in hand, whatever becomes of it."""
-        self._thread.shutdown(cancel_futures=True)
-        self._line.close()
-
-
 class Filling:
     """A context manager. ``new``: view → the keys of the generation to fill; ``records_per_s``: read no
     faster than that.
@@ -121,10 +90,10 @@ class Filling:
         self._consumer = kafka.new_reader(settings)
         self._starts: dict[TopicPart, int] = {}
         self._at: dict[TopicPart, int] = {}
+        self._assigned = False
         self._started = time.monotonic()
         self._told = 0.0
-        self._writers = [_Writer(settings) for _ in range(WRITERS)]
-        self._writer_of: dict[TopicPart, _Writer] = {}
+        self._writing = Writing(settings)
 
     def __enter__(self) -> Self:
         return self
@@ -136,35 +105,53 @@ class Filling:
         trace: TracebackType | None,
     ) -> None:
         try:
-            for writer in self._writers:
-                writer.close()
+            self._writing.close()
         finally:
             self._consumer.close()
 
     def begin(self, starts: Mapping[TopicPart, int]) -> None:
-        """Assign the partitions where the generations are; ``starts``: where one begins that is nowhere."""
+        """Take up where the generations are; ``starts``: where one begins that is nowhere.
+
+        Raises MemoryLost.
+        """
         for topic, views in self._reading.items():
             mine = {part: at for part, at in starts.items() if part[0] == topic}
             for view in views:
                 drive(self.line, positions.begin(self._new[view], mine))
+        self._starts = self._stored(starts)
+        self._at = dict(self._starts)
+
+    def _stored(self, parts: Iterable[TopicPart]) -> dict[TopicPart, int]:
+        """Where the generations are: all views of a topic, at least."""
         stored = drive(self.line, positions.read(list(self._new.values())))
         by_view = dict(zip(self._new, stored, strict=True))
-        if any(part not in by_view[v] for part in starts for v in self._reading[part[0]]):
+        try:
+            return {p: min(by_view[view][p] for view in self._reading[p[0]]) for p in parts}
+        except KeyError as missing:
+            raise MemoryLost(MemoryLost.__doc__) from missing
+
+    def left(self, targets: Mapping[TopicPart, int]) -> dict[TopicPart, int]:
+        """Partition → how many offsets there are to read yet, where there are any."""
+        return {part: n for part, target in targets.items() if (n := target - self._at[part]) > 0}
+
+    def filled_by_others(
+        self, targets: Mapping[TopicPart, int], records: int, unreadable: int
+    ) -> None:
+        """Others have read so many records up to there. Raises MemoryLost if Redis does not have them."""
+        self._at = self._stored(self._at)
+        if self.left(targets):
             raise MemoryLost(MemoryLost.__doc__)
-        self._starts = {
-            part: min(by_view[view][part] for view in self._reading[part[0]]) for part in starts
-        }
-        self._at = dict(self._starts)
-        self._writer_of = dict(zip(sorted(starts), cycle(self._writers), strict=False))
-        self._consumer.assign([TopicPartition(*part, at) for part, at in self._at.items()])
+        self.records += records
+        self.unreadable += unreadable
 
     def noting(self, note: Note | None) -> None:
         """From now on tell of changes before they are written; None: no longer."""
-        self._settle()
+        self._writing.settle()
         self._note = note
 
     def read_to(self, targets: Mapping[TopicPart, int]) -> None:
         """Read until every partition is at its target. Raises Stalled, MemoryLost, KafkaException."""
+        self._assign()
         last, moved_at = self._sum(), time.monotonic()
         while any(self._at[part] < target for part, target in targets.items()):
             self._step(POLL_S)
@@ -173,7 +160,7 @@ class Filling:
                 last, moved_at = self._sum(), time.monotonic()
             elif time.monotonic() - moved_at > STALLED_S:
                 raise Stalled(self._why_stalled(targets))
-        self._settle()
+        self._writing.settle()
         self._tell(targets, last_time=True)
 
     def targets(self, view: View) -> dict[TopicPart, int]:
@@ -188,32 +175,41 @@ class Filling:
             if any(stored.get(part) != at for part, at in self.targets(view).items()):
                 raise MemoryLost(MemoryLost.__doc__)
 
+    def _assign(self) -> None:
+        if not self._assigned:
+            self._consumer.assign([TopicPartition(*part, at) for part, at in self._at.items()])
+            self._assigned = True
+
     def _step(self, seconds: float) -> None:
-        messages = self._consumer.consume(self._allowed(), seconds)
+        messages = kafka.what_came(self._consumer, self._allowed(), seconds)
         if not messages:
-            self._settle()
+            self._writing.settle()
             return
-        by_part: dict[TopicPart, list[Message]] = {}
-        after: dict[TopicPart, int] = {}
+        by_part: defaultdict[TopicPart, list[Message]] = defaultdict(list)
+        ends: dict[TopicPart, int] = {}
         for message in messages:
-            part = (str(message.topic()), int(message.partition() or 0))
-            offset = int(message.offset() or 0)
+            part: Any = message.topic(), message.partition()
             error = message.error()
             if error is None:
-                after[part] = offset + 1
-                by_part.setdefault(part, []).append(message)
+                by_part[part].append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
-                after[part] = max(offset, after.get(part, 0))  # nothing readable lies before it
+                ends[part] = int(message.offset() or 0)  # nothing readable lies before it
             elif not error.retriable():
                 raise KafkaException(error)
-        for part, at in after.items():
-            if at > self._at[part]:
-                batch = self._read(part[0], by_part.get(part, []))
-                if self._note is not None:
-                    self._settle()
-                    for one in batch:
-                        self._note(*one)
-                self._write(part, at, batch)
+        for part in by_part | ends:
+            of_part = by_part.get(part, [])
+            read = int(of_part[-1].offset() or 0) + 1 if of_part else 0
+            self._take(part, max(read, ends.get(part, 0)), of_part)
+
+    def _take(self, part: TopicPart, at: int, messages: Sequence[Message]) -> None:
+        if at <= self._at[part]:
+            return
+        batch = self._read(part[0], messages)
+        if self._note is not None:
+            self._writing.settle()
+            for one in batch:
+                self._note(*one)
+        self._write(part, at, batch)
 
     def _allowed(self) -> int:
         """How many records may be read now; waits until that is at least one."""
@@ -222,11 +218,6 @@ class Filling:
             return BATCH_RECORDS
         time.sleep(max(0.0, self._free_at - time.monotonic()))
         return min(BATCH_RECORDS, max(1, rate // BATCHES_PER_S))
-
-    def _settle(self) -> None:
-        """Wait for all that is being written. Raises MemoryLost, RedisError."""
-        for writer in self._writers:
-            writer.settle()
 
     def _read(self, topic: str, messages: Sequence[Message]) -> Batch:
         """What the records of one partition change in each of its views."""
@@ -258,8 +249,8 @@ class Filling:
             if not drive(line, positions.apply_batch(batch, covers)):
                 raise MemoryLost(MemoryLost.__doc__)
 
-        self._writer_of[part].submit(work)
-        self._at[part] = at  # read; `_settle` makes sure that it is written
+        self._writing.submit(part, work)
+        self._at[part] = at  # read; settling makes sure that it is written
 
     def _sum(self) -> int:
         return sum(self._at.values())

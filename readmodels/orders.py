@@ -25,6 +25,7 @@ from schemas.order import OrderState, OrderStatus
 _decode: Final = msgspec.json.Decoder(OrderState).decode
 _encode: Final = msgspec.json.Encoder().encode
 _is_currency: Final = re.compile(r"[A-Z]{3}", re.ASCII).fullmatch
+_STATUS: Final = {status: status.value for status in OrderStatus}
 
 TIME_DIGITS: Final = 15
 _ROUNDS: Final = 5  # an order changes hands at most once a record; more means two workers at odds
@@ -52,27 +53,29 @@ def project(order_id: str, version: int, state: bytes) -> OrderRow:
         raise msgspec.ValidationError("user_id or currency is none")
     if not 0 <= order.total <= MAX_AMOUNT or order.created_at_ms < 0:
         raise msgspec.ValidationError("total or created_at_ms is out of range")
+    status = _STATUS[order.status]
     spent = 0 if order.status is OrderStatus.CANCELLED else order.total
+    total = str(order.total)
     listed = list_member(order.created_at_ms, order_id)
     # Written out, not computed: this runs for every event.
     fields = [
         "version", str(version),
-        "status", order.status.value,
+        "status", status,
         "user_id", order.user_id,
         "currency", order.currency,
-        "total", str(order.total),
-        "spent", str(spent),
+        "total", total,
+        "spent", total if spent else "0",
         "created_at_ms", str(order.created_at_ms),
         "updated_at_ms", str(order.updated_at_ms),
         "listed", listed,
         "lines", _encode(order.lines).decode(),
     ]  # fmt: skip
-    return OrderRow(order.user_id, order.currency, order.status.value, spent, listed, fields)
+    return OrderRow(order.user_id, order.currency, status, spent, listed, fields)
 
 
 def list_member(created_at_ms: int, order_id: str) -> str:
     """An order in its user's list: sorts by time, then by id."""
-    return f"{created_at_ms:0{TIME_DIGITS}d}:{order_id}"
+    return f"{str(created_at_ms).zfill(TIME_DIGITS)}:{order_id}"
 
 
 def document_key(keys: Keys, user_id: str, order_id: str) -> str:
@@ -217,7 +220,8 @@ def _write_calls(keys: Keys, changes: list[tuple[_Change, Owner]]) -> BucketCall
             _text(change.version),
             int(change.reset),
             user,
-            *((row.listed, row.status) if row else ("", "")),
+            row.listed if row else "",
+            row.status if row else "",
             currency,
             str(row.spent) if row else "0",
             row.fields if row else [],

@@ -24,6 +24,7 @@ from readmodels.generations import Lock, RebuildFailed
 from readmodels.keys import Keys
 from readmodels.positions import TopicPart
 from readmodels.preflight import watermarks
+from readmodels.spreading import spread
 from readmodels.staging import LiveBehind, Staging
 from readmodels.standing import Left, Standing
 from readmodels.steps import drive
@@ -45,13 +46,15 @@ FOLLOW_S: Final = 2.5
 class Plan:
     """How to rebuild. ``accept_differences``: switch although old and new differ. ``dry_run``: build,
     compare, discard; nothing stays. ``fresh``: do not go on with what an earlier rebuild has left.
-    ``records_per_s``: read no faster than that.
+    ``records_per_s``: read no faster than that, all together, which one process does. ``processes``: read
+    with so many, at most one a partition; None: one a core, if there is enough to read.
     """
 
     accept_differences: bool = False
     dry_run: bool = False
     fresh: bool = False
     records_per_s: int | None = None
+    processes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class ViewReport:
 @dataclass(frozen=True, slots=True)
 class RebuildReport:
     """What a rebuild did. ``unreadable``: records no view can use; they stand in the dead letters.
-    ``switched``: the new generations are live.
+    ``switched``: the new generations are live. ``processes``: how many read.
     """
 
     views: tuple[ViewReport, ...]
@@ -78,6 +81,7 @@ class RebuildReport:
     seconds: float
     keys_removed: int
     switched: bool
+    processes: int
 
     @property
     def equal(self) -> bool:
@@ -153,6 +157,7 @@ class _Rebuild:
             for view, keys in new.items():
                 self._claim_topic(view, keys)
             filling.begin({part: low for part, (low, _) in marks.items()})
+            processes = self._by_several(new, filling, marks)
             filling.read_to({part: high for part, (_, high) in marks.items()})
             found = {
                 view.name: self._compare(view, stood[view.name], keys, filling, marks)
@@ -182,6 +187,14 @@ class _Rebuild:
             time.monotonic() - self._started,
             self._clear() if switched else 0,
             switched,
+            processes,
+        )
+
+    def _by_several(self, new: Mapping[View, Keys], filling: Filling, marks: Watermarks) -> int:
+        plan = self._plan
+        wanted = plan.processes if plan.records_per_s is None else 1
+        return spread(
+            self._settings, new, filling, marks, wanted=wanted, on_progress=self._on_progress
         )
 
     def _claim(self, stood: Mapping[str, Standing]) -> dict[View, Keys]:

@@ -62,9 +62,9 @@ def read(
     whichever release wrote it; where it gives no row, that is a deletion. Raises Unreadable.
     """
     identity = _identity(key)
-    if is_part_key(identity):
-        return None
     if not is_id(identity):
+        if is_part_key(identity):
+            return None
         raise Unreadable("invalid_key", f"the key {identity!r} is no aggregate id", STAGE_DECODE)
     if value is None:
         version = _deleted_at(headers)

@@ -66,21 +66,16 @@ def load_commands() -> list[Command]:
 class ChangeCall:
     """The changes of one call; keys are listed once and named by their index."""
 
-    __slots__ = ("_changes", "_index", "_keys", "ids")
+    __slots__ = ("_changes", "_index", "ids")
 
     def __init__(self) -> None:
         self.ids: list[str] = []
-        self._index: dict[str, int] = {}
-        self._keys: list[str] = []
+        self._index: dict[str, int] = {}  # in the order of the indices
         self._changes: list[tuple[Any, ...]] = []
 
     def key(self, name: str) -> int:
         """The index of a key, counted from 1 as Lua does."""
-        index = self._index.get(name)
-        if index is None:
-            self._keys.append(name)
-            index = self._index[name] = len(self._keys)
-        return index
+        return self._index.setdefault(name, len(self._index) + 1)
 
     def add(self, identity: str, *change: Any) -> None:
         """One change of an aggregate, in the shape that the script's header describes."""
@@ -89,7 +84,7 @@ class ChangeCall:
 
     def command(self, script: Script) -> Command:
         """The call, for the scripts whose arguments are a marker's lifetime and a list of changes."""
-        return script.call(self._keys, MARKER_SECONDS, _encode(self._changes))
+        return script.call(list(self._index), MARKER_SECONDS, _encode(self._changes))
 
 
 class BucketCalls:

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 
-class OrderLine(msgspec.Struct, frozen=True):
+class OrderLine(msgspec.Struct, frozen=True, gc=False):
     """``quantity`` pieces of ``sku`` at ``unit_price`` minor units each."""
 
     sku: str
@@ -56,7 +56,7 @@ class OrderStatus(StrEnum):
     DELIVERED = "delivered"
 
 
-class OrderState(msgspec.Struct, frozen=True):
+class OrderState(msgspec.Struct, frozen=True, gc=False):
     """The whole order after an event. Its size is fixed by its lines when it is created."""
 
     status: OrderStatus

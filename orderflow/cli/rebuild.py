@@ -37,6 +37,15 @@ def rebuild(
     throttle: Annotated[
         int | None, typer.Option(min=1, help="Read no more records a second than this.")
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Read with so many processes, at most one a partition (with --throttle: one). By default"
+            " one a core, if there is enough to read.",
+            show_default=False,
+        ),
+    ] = None,
     aggregate: Annotated[
         tuple[str, str] | None,
         typer.Option(help="Only this one, by name and id, in the live views: order o-1."),
@@ -57,7 +66,7 @@ def rebuild(
     """
     _check(view)
     actions = [aggregate is not None, roll_back, discard]
-    plan = Plan(accept_differences, dry_run, fresh, throttle)
+    plan = Plan(accept_differences, dry_run, fresh, throttle, processes)
     if sum(actions) > 1 or (any(actions) and (plan != Plan() or report is not None)):
         raise Refused(
             "--aggregate, --rollback and --discard-previous each stand alone, at most with --view",
@@ -88,8 +97,9 @@ def _rebuild_all(
         print_json(report)
     else:
         show_rebuild(report)
+        by = "" if report.processes == 1 else f", by {report.processes} processes"
         answers().print(
-            f"{report.records:,} records in {report.seconds} s; {report.unreadable:,} unreadable, "
+            f"{report.records:,} records in {report.seconds} s{by}; {report.unreadable:,} unreadable, "
             f"{report.keys_removed:,} old keys removed. {_ending(report, plan)}",
             highlight=False,
             soft_wrap=True,

@@ -124,6 +124,7 @@ class RebuildAnswer:
     seconds: float
     keys_removed: int
     switched: bool
+    processes: int
     views: tuple[ViewReport, ...]
 
     @classmethod
@@ -138,6 +139,7 @@ class RebuildAnswer:
             round(report.seconds, 2),
             report.keys_removed,
             report.switched,
+            report.processes,
             report.views,
         )
 

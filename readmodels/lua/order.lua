@@ -26,6 +26,7 @@
 -- its type, and all sums are computed; then everything is written. Amounts are decimal text throughout: a
 -- user's sum may exceed what a double, Lua's only number, holds exactly (and 2^63 too).
 local ttl, changes = ARGV[1], cmsgpack.unpack(ARGV[2])
+local call, format = redis.call, string.format
 
 local LOW_DIGITS, LOW = 15, 1e15
 
@@ -38,12 +39,6 @@ local function split(text)
 end
 
 local function move(sum, minus, plus)
-  if #sum <= LOW_DIGITS and #minus <= LOW_DIGITS and #plus <= LOW_DIGITS then
-    local low = assert(tonumber(sum), 'not a sum') - tonumber(minus) + tonumber(plus)
-    if low >= 0 and low < LOW then
-      return string.format('%.0f', low)
-    end
-  end
   local sh, sl = split(sum)
   local mh, ml = split(minus)
   local ph, pl = split(plus)
@@ -57,214 +52,272 @@ local function move(sum, minus, plus)
   if high < 0 then
     return '0' -- somebody else wrote here; a rebuild puts it right
   elseif high == 0 then
-    return string.format('%.0f', low)
+    return format('%.0f', low)
   end
-  return string.format('%.0f%015.0f', high, low)
+  return format('%.0f%015.0f', high, low)
 end
 
--- Read: which changes are news, and what each user's sums are.
-local news, late, users, order_of_users = {}, {}, {}, {}
-local rows, deleted = {}, {}
+-- The sum after several moves: amounts is {minus, plus, minus, plus, ...}. What fits a double stays one until
+-- the end, because making text of numbers is what costs here.
+local function move_all(sum, amounts)
+  local low = #sum <= LOW_DIGITS and assert(tonumber(sum), 'not a sum')
+  for i = 1, #amounts, 2 do
+    local minus, plus = amounts[i], amounts[i + 1]
+    local moved = low and #minus <= LOW_DIGITS and #plus <= LOW_DIGITS
+      and low - tonumber(minus) + tonumber(plus)
+    if moved and moved >= 0 and moved < LOW then
+      low = moved
+    else
+      sum = move(low and format('%.0f', low) or sum, minus, plus)
+      low = #sum <= LOW_DIGITS and tonumber(sum)
+    end
+  end
+  return low and format('%.0f', low) or sum
+end
 
+local count_texts = {} -- users of a call have much the same counts
+
+local function count_text(number)
+  local text = count_texts[number]
+  if not text then
+    text = format('%.0f', number)
+    count_texts[number] = text
+  end
+  return text
+end
+
+-- Read: which changes are news, and what each user's sums are. This is done for every record there is, so
+-- tables are made with the room they will need, and loops count instead of calling an iterator.
+local news, late, rows, deleted = {}, {}, {}, {}
+local users, user_list = {}, {}
 local checked = {}
 
 local function check_ranking(index)
   if not checked[index] then
-    redis.call('ZCARD', KEYS[index])
+    call('ZCARD', KEYS[index])
     checked[index] = true
   end
 end
 
--- A user's fields are listed in the order in which they are met, the same everywhere.
+-- Of a user: the fields that move, in the order in which they are met, the same everywhere; by how much each
+-- moves, a number or for an amount the list for `move_all` (later: its new value); the rankings by amounts as
+-- {key, field, ...}, both as indices; and, once known, what to set.
 local function touch(change)
   local user = users[change[3]]
   if not user then
-    user = { change = change, fields = {}, counts = {}, amounts = {}, tops = {} }
+    user = {
+      change = change, size = 0, tops = {}, orders = false, set = false,
+      fields = { false, false, false, false }, moves = { false, false, false, false },
+    }
     users[change[3]] = user
-    order_of_users[#order_of_users + 1] = user
+    user_list[#user_list + 1] = user
     check_ranking(change[5])
   end
   return user
 end
 
-local function count(user, field, by)
-  local known = user.counts[field]
-  if not known then
-    user.fields[#user.fields + 1] = field
+local function index_of(user, field)
+  local fields = user.fields
+  for i = 1, user.size do
+    if fields[i] == field then
+      return i
+    end
   end
-  user.counts[field] = (known or 0) + by
+  local size = user.size + 1
+  user.size = size
+  fields[size], user.moves[size] = field, false
+  return size
+end
+
+local function count(user, field, by)
+  local index = index_of(user, field)
+  user.moves[index] = (user.moves[index] or 0) + by
+  return index
 end
 
 local function amount(user, change, minus, plus)
-  if minus == plus then
-    return
-  end
-  local field = 'spent:' .. change[12]
-  local list = user.amounts[field]
-  if not list then
-    list = {}
-    user.amounts[field] = list
-    user.fields[#user.fields + 1] = field
-    user.tops[#user.tops + 1] = { change[6], field }
+  local index = index_of(user, 'spent:' .. change[12])
+  local list = user.moves[index]
+  if list then
+    list[#list + 1] = minus
+    list[#list + 1] = plus
+  else
+    user.moves[index] = { minus, plus }
+    user.tops[#user.tops + 1] = change[6]
+    user.tops[#user.tops + 1] = index
     check_ranking(change[6])
   end
-  list[#list + 1] = minus
-  list[#list + 1] = plus
 end
 
 local documents, unknown = {}, {}
-for number, change in ipairs(changes) do
-  local stored = redis.call('HMGET', KEYS[change[1]], 'version', 'status', 'spent', 'listed')
+for number = 1, #changes do
+  local change = changes[number]
+  local stored = call('HMGET', KEYS[change[1]], 'version', 'status', 'spent', 'listed')
   documents[number] = stored
   if not stored[1] then
     unknown[#unknown + 1] = KEYS[change[2]]
   end
 end
-local markers = #unknown > 0 and redis.call('MGET', unpack(unknown)) or {}
+local markers = #unknown > 0 and call('MGET', unpack(unknown))
 
 local next_marker = 0
-for number, change in ipairs(changes) do
-  local stored = documents[number]
-  local version, deletes = tonumber(change[7]), #change[14] == 0
-  local newer = true
+for number = 1, #changes do
+  local change, stored = changes[number], documents[number]
+  local known, status = stored[1], change[11]
+  local deletes, newer = #change[14] == 0, true
   local gone
-  if not stored[1] then
+  if not known then
     next_marker = next_marker + 1
     gone = markers[next_marker]
   end
   if change[8] == 0 then
-    if stored[1] then
-      newer = tonumber(stored[1]) < version or (deletes and tonumber(stored[1]) == version)
+    local version = tonumber(change[7])
+    if known then
+      known = tonumber(known)
+      newer = known < version or (deletes and known == version)
     else
-      newer = tonumber(gone or '0') < version
+      newer = not gone or tonumber(gone) < version
     end
   end
-  if not newer then
-    if stored[1] then
-      late[#late + 1] = number
-    end
-  else
-    news[#news + 1] = { change, stored, deletes }
-    if stored[1] or not deletes then
+  if newer then
+    news[#news + 1] = number
+    if known or not deletes then
       rows[#rows + 1] = change[15]
     end
-    if stored[1] and deletes then
+    if known and deletes then
       deleted[#deleted + 1] = change[15]
     end
     local user = touch(change)
     if stored[4] ~= change[10] then
       check_ranking(change[4])
     end
-    if stored[2] ~= change[11] then
-      if stored[1] then
+    if stored[2] ~= status then
+      if known then
         count(user, 'status:' .. stored[2], -1)
       else
-        count(user, 'orders', 1)
+        user.orders = count(user, 'orders', 1)
       end
-      if not deletes then
-        count(user, 'status:' .. change[11], 1)
+      if deletes then
+        user.orders = count(user, 'orders', -1)
       else
-        count(user, 'orders', -1)
+        count(user, 'status:' .. status, 1)
       end
     end
-    amount(user, change, stored[3] or '0', change[13])
+    local before = stored[3] or '0'
+    if before ~= change[13] then
+      amount(user, change, before, change[13])
+    end
+  elseif known then
+    late[#late + 1] = number
   end
 end
 
-for _, user in ipairs(order_of_users) do
-  user.set, user.drop, user.now = {}, {}, {}
-  if #user.fields > 0 then
-    local sums = redis.call('HMGET', KEYS[user.change[3]], unpack(user.fields))
-    for i, field in ipairs(user.fields) do
-      local sum = sums[i] or '0'
-      local amounts = user.amounts[field]
-      if amounts then
-        for k = 1, #amounts, 2 do
-          sum = move(sum, amounts[k], amounts[k + 1])
-        end
+for number = 1, #user_list do
+  local user = user_list[number]
+  local fields, moves = user.fields, user.moves
+  if user.size > 0 then
+    local sums = call('HMGET', KEYS[user.change[3]], unpack(fields, 1, user.size))
+    local set, size = { false, false, false, false, false, false, false, false }, 0
+    for i = 1, user.size do
+      local before, by = sums[i], moves[i]
+      local sum
+      if type(by) == 'table' then
+        sum = move_all(before or '0', by)
       else
-        sum = string.format('%.0f', assert(tonumber(sum), 'not a count') + user.counts[field])
+        sum = count_text(assert(tonumber(before or '0'), 'not a count') + by)
       end
-      user.now[field] = sum
+      moves[i] = sum
       if sum == '0' then
-        if sums[i] then
-          user.drop[#user.drop + 1] = field
+        if before then
+          user.drop = user.drop or {}
+          user.drop[#user.drop + 1] = fields[i]
         end
-      elseif sum ~= sums[i] then
-        user.set[#user.set + 1] = field
-        user.set[#user.set + 1] = sum
+      elseif sum ~= before then
+        set[size + 1], set[size + 2] = fields[i], sum
+        size = size + 2
       end
     end
+    user.set, user.size = set, size
   end
 end
 
 local at = #rows > 0 and next_stamp(KEYS[1], KEYS[2])
 
--- Write. What goes to the same key goes in one call: the calls are what costs.
-local bulk, order_of_bulk = {}, {}
+-- Write. What goes to the same sorted set goes in one call: the calls are what costs.
+local added, removed, bulk = {}, {}, {}
 
-local function add(command, key, ...)
-  local name = command .. key
-  local call = bulk[name]
-  if not call then
-    call = { command, KEYS[key] }
-    bulk[name] = call
-    order_of_bulk[#order_of_bulk + 1] = call
+local function add(key, score, member)
+  local command = added[key]
+  if command then
+    command[#command + 1] = score
+    command[#command + 1] = member
+  else
+    command = { 'ZADD', KEYS[key], score, member }
+    added[key], bulk[#bulk + 1] = command, command
   end
-  for _, argument in ipairs({ ... }) do
-    call[#call + 1] = argument
+end
+
+local function remove(key, member)
+  local command = removed[key]
+  if command then
+    command[#command + 1] = member
+  else
+    command = { 'ZREM', KEYS[key], member }
+    removed[key], bulk[#bulk + 1] = command, command
   end
 end
 
 local function rank(key, sum, member)
   if sum == '0' then
-    add('ZREM', key, member)
+    remove(key, member)
   else
-    add('ZADD', key, sum, member)
+    add(key, sum, member)
   end
 end
 
-for _, user in ipairs(order_of_users) do
-  local change = user.change
-  if #user.set > 0 then
-    redis.call('HSET', KEYS[change[3]], unpack(user.set))
+for number = 1, #user_list do
+  local user = user_list[number]
+  local change, moves, tops = user.change, user.moves, user.tops
+  if user.set and user.size > 0 then
+    call('HSET', KEYS[change[3]], unpack(user.set, 1, user.size))
   end
-  if #user.drop > 0 then
-    redis.call('HDEL', KEYS[change[3]], unpack(user.drop))
+  if user.drop then
+    call('HDEL', KEYS[change[3]], unpack(user.drop))
   end
-  if user.now['orders'] then
-    rank(change[5], user.now['orders'], change[9])
+  if user.orders then
+    rank(change[5], moves[user.orders], change[9])
   end
-  for _, top in ipairs(user.tops) do
-    rank(top[1], user.now[top[2]], change[9])
+  for i = 1, #tops, 2 do
+    rank(tops[i], moves[tops[i + 1]], change[9])
   end
 end
 
-for _, item in ipairs(news) do
-  local change, stored, deletes = item[1], item[2], item[3]
-  local member = stored[4]
+for i = 1, #news do
+  local change, stored = changes[news[i]], documents[news[i]]
+  local fields, member = change[14], stored[4]
+  local deletes = #fields == 0
   if member ~= change[10] then
     if member then
-      add('ZREM', change[4], member)
+      remove(change[4], member)
     end
     if not deletes then
-      add('ZADD', change[4], '0', change[10])
+      add(change[4], '0', change[10])
     end
   end
   if deletes then
-    redis.call('DEL', KEYS[change[1]])
+    call('DEL', KEYS[change[1]])
     if change[7] ~= '' then
-      redis.call('SET', KEYS[change[2]], change[7], 'EX', ttl)
+      call('SET', KEYS[change[2]], change[7], 'EX', ttl)
     end
   else
-    redis.call('HSET', KEYS[change[1]], unpack(change[14]))
+    call('HSET', KEYS[change[1]], unpack(fields))
   end
   if change[8] == 1 and not (deletes and change[7] ~= '') then
-    redis.call('DEL', KEYS[change[2]])
+    call('DEL', KEYS[change[2]])
   end
 end
-for _, call in ipairs(order_of_bulk) do
-  redis.call(unpack(call))
+for i = 1, #bulk do
+  call(unpack(bulk[i]))
 end
 if at then
   stamp(KEYS[1], KEYS[2], at, rows, deleted, ttl)

@@ -16,9 +16,8 @@ end
 -- told for `ttl` seconds. The member '' of `removed` says up to which stamp deletions have been dropped.
 local function stamp(changed, removed, at, rows, gone, ttl)
   local call = { 'ZADD', changed }
-  for _, row in ipairs(rows) do
-    call[#call + 1] = at
-    call[#call + 1] = row
+  for i = 1, #rows do
+    call[2 * i + 1], call[2 * i + 2] = at, rows[i]
   end
   redis.call(unpack(call))
   if #gone == 0 then

@@ -155,16 +155,21 @@ class AsyncLine:
 
 
 def pack(commands: Sequence[Command]) -> bytes:
-    """The commands as Redis reads them. The client's own way takes thrice as long for many arguments."""
-    parts: list[bytes] = []
+    """The commands as Redis reads them. The client's own way takes four times as long for many arguments."""
+    lines: list[bytes] = []
     for command in commands:
-        parts.append(b"*%d\r\n" % len(command))
+        lines.append(b"*%d" % len(command))
         for argument in command:
-            if isinstance(argument, int):
-                argument = str(argument)  # noqa: PLW2901
-            data = argument.encode() if isinstance(argument, str) else argument
-            parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
+            data = argument if isinstance(argument, bytes) else str(argument).encode()
+            size = len(data)
+            lines.append(_SIZES[size] if size < _SIZES_KNOWN else b"$%d" % size)
+            lines.append(data)
+    lines.append(b"")
+    return b"\r\n".join(lines)
+
+
+_SIZES_KNOWN: Final = 256  # hardly a key or a number is longer
+_SIZES: Final = [b"$%d" % size for size in range(_SIZES_KNOWN)]
 
 
 def raise_first(replies: list[Reply]) -> list[Reply]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -18,20 +20,25 @@ from readmodels import (
     Plan,
     RebuildFailed,
     discard_previous,
+    filling,
     mend,
     rebuild,
     rebuilding,
     rollback,
     staging,
 )
-from readmodels.filling import Progress
+from readmodels.filling import MemoryLost, Progress
 from readmodels.keys import Keys
 from readmodels.mending import mend_users
+from readmodels.spreading import ProcessLost
 from readmodels.views import VIEWS
 from runtime.embedded import ServersAddress
 from schemas.order import OrderStatus
 from tests.support import events
 from tests.support.commanding import eventually
+from tests.support.events import Record
+from tests.support.histories import clear
+from tests.support.processes import RoleProcess
 from tests.support.projecting import World, life
 from tests.support.views import differences, live_content
 
@@ -316,3 +323,145 @@ def test_usage_that_makes_no_sense_is_refused(world: World) -> None:
     invoke(world, "--rollback", "--dry-run", code=Exit.USAGE)
     invoke(world, "--aggregate", "payment", "p-1", code=Exit.USAGE)
     invoke(world, "--view", "nothing", code=Exit.USAGE)
+
+
+def a_little_at_a_time(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Each process of a rebuild is slow from now on, so that it can be met at work."""
+    site = home / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "from readmodels import filling\n"
+        "filling.BATCH_RECORDS = 2\n"
+        "filling.PROGRESS_EVERY_S = 0.0\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setattr(filling, "BATCH_RECORDS", 2)
+    monkeypatch.setattr(filling, "PROGRESS_EVERY_S", 0.0)
+
+
+def others(pid: int | None = None) -> list[psutil.Process]:
+    """The further processes of the rebuild that this process (or another one) is at."""
+    children = psutil.Process(pid).children()
+    return [child for child in children if "readmodels.filling_process" in child.cmdline()]
+
+
+def midway(world: World, act: Callable[[], object]) -> Callable[[Progress], None]:
+    """What a rebuild tells its progress to, to have this done when all processes are at work."""
+    acted: list[bool] = []
+
+    def told(_: Progress) -> None:
+        if not acted:
+            when_all_are_at_work(world)
+            acted.append(True)
+            act()
+
+    return told
+
+
+def when_all_are_at_work(world: World) -> None:
+    """Waits until each partition of the orders has been filled in part."""
+    positions = f"{world.settings.topic_prefix}:orders:g3:positions"
+    lags = [row for row in world.queries.lag() if row.view == "orders"]
+    ends = {f"{row.topic}:{row.partition}": row.end for row in lags}
+
+    def at_work() -> bool:
+        found = world.client.hgetall(positions)
+        return all(0 < int(found.get(name, 0)) < end for name, end in ends.items())
+
+    eventually(at_work, every=0.002)
+
+
+def many_orders() -> list[Record]:
+    """Enough that filling them by twos takes a moment."""
+    return [record for record in life(600, start=40) if record.aggregate == "order"]
+
+
+def test_several_processes_fill_what_one_fills(world: World) -> None:
+    broken = [Record("order", f"broken-{number}", b"not json") for number in range(8)]
+    world.commit(*life(40, start=40), events.tombstone("order", "o-3", 9), *broken)
+    one = rebuild(world.settings, plan=Plan(dry_run=True, processes=1))
+    told: list[Progress] = []
+
+    report = rebuild(world.settings, on_progress=told.append, plan=Plan(processes=3))
+
+    assert report.switched
+    assert (one.processes, report.processes) == (1, 3)
+    assert (report.records, report.unreadable) == (one.records, one.unreadable)
+    assert (report.records, report.unreadable) == (len(world.written), len(broken))
+    assert [view.keys for view in report.views] == [view.keys for view in one.views]
+    assert [view.comparison.skipped for view in report.views] == [""] * len(VIEWS)
+    assert told[-1].done == told[-1].total >= report.records
+    assert [one.done for one in told] == sorted(one.done for one in told)
+    assert differences(world.queries, world.reference()) == []
+    assert not others()
+    assert "2 processes" in invoke(world, "--processes", "2", "--view", "orders").stdout
+    throttled = rebuild(world.settings, ["orders"], plan=Plan(records_per_s=10**6, processes=2))
+    assert throttled.processes == 1
+
+
+def test_a_rebuild_whose_process_is_killed_says_so_and_the_next_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world.commit(*many_orders())
+    before = all_live(world)
+
+    def kill_another() -> None:
+        (other,) = others()
+        other.kill()
+
+    kill = midway(world, kill_another)
+    with monkeypatch.context() as patched:
+        a_little_at_a_time(patched, tmp_path)
+        with pytest.raises(ProcessLost, match=r"SIGKILL.*rebuild again"):
+            rebuild(world.settings, ["orders"], kill, Plan(processes=2))
+
+    assert all_live(world) == before, "the old views do not serve on"
+    report = rebuild(world.settings, ["orders"], plan=Plan(processes=2))
+    assert report.switched
+    assert report.views[0].resumed
+    assert report.records < sum(record.aggregate == "order" for record in world.written)
+    assert differences(world.queries, world.reference()) == []
+
+
+def test_a_killed_rebuild_leaves_no_process_behind(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world.commit(*many_orders())
+    script = tmp_path / "rebuild_script.py"
+    script.write_text(
+        "import time\n"
+        "from readmodels import Plan, rebuild\n"
+        "from runtime.settings import Settings\n"
+        "rebuild(Settings(), ['orders'], lambda _: time.sleep(60), Plan(processes=2))\n"
+    )
+    a_little_at_a_time(monkeypatch, tmp_path)
+    env = {**world.env, "PYTHONPATH": f"{os.environ['PYTHONPATH']}:{tmp_path}:{Path.cwd()}"}
+    with RoleProcess("rebuild_script", env, tmp_path / "rebuild.log") as process:
+        when_all_are_at_work(world)
+        left = others(process.pid)
+        world.client.client_pause(
+            60_000, all=False
+        )  # waiting for Redis, it cannot notice by itself
+        try:
+            process.kill()
+            gone, alive = psutil.wait_procs(left, timeout=5)
+        finally:
+            world.client.client_unpause()
+    assert (len(gone), alive) == (1, [])
+    assert "Traceback" not in process.text()
+    world.client.delete(f"{world.settings.topic_prefix}:rebuild")  # or half a minute later
+    report = rebuild(world.settings, ["orders"])
+    assert report.switched
+    assert report.views[0].resumed
+    assert differences(world.queries, world.reference()) == []
+
+
+def test_redis_emptied_while_several_processes_fill_ends_them_all(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world.commit(*many_orders())
+    a_little_at_a_time(monkeypatch, tmp_path)
+    empty = midway(world, lambda: clear(world.client, world.settings.topic_prefix))
+    with pytest.raises(MemoryLost):
+        rebuild(world.settings, ["orders"], empty, Plan(processes=2))
+    assert not others()

@@ -51,6 +51,10 @@ class RoleProcess:
         self._file.close()
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         return self._process.poll() is None
 
