@@ -29,8 +29,8 @@ BATCH_RECORDS: Final = 1_000
 QUEUED_BATCHES: Final = 64
 """Of all partitions of a topic, waiting for its agent: fewer starve it, more only cost memory."""
 
-BATCHES_AT_ONCE: Final = 2
-"""Of one topic: one is decoded while Redis has the other."""
+BATCHES_AT_ONCE: Final = 4
+"""Of one topic: some are decoded while Redis has the others, which are of other partitions."""
 
 COMMIT_INTERVAL_S: Final = 3.0
 

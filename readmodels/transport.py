@@ -19,6 +19,7 @@ from itertools import count
 from typing import Any, Final, Protocol, cast
 
 import aiokafka
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.exceptions import ConsumerNotStarted
@@ -167,11 +168,24 @@ class BatchThread(stock.AIOKafkaConsumerThread):
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError
+        batches: dict[TP, Batch] = {}
         with fetcher._subscriptions.fetch_context():
-            fetched = await fetcher.fetched_records(
-                wanted, timeout=timeout, max_records=max_records
-            )
-        # Nothing is awaited from here on, so records and position belong together.
+            # Something of each partition, so that several are in work at the same time: one after the other,
+            # as aiokafka gives them, Redis would wait for the records of one to be decoded, and the next
+            # ones for Redis. Errors first: what is raised takes nothing with it that was given before.
+            ready = sorted(wanted, key=lambda tp: type(fetcher._records.get(tp)) is FetchResult)
+            for tp in ready:
+                fetched = await fetcher.fetched_records({tp}, max_records=max_records)
+                batches |= self._batches(fetched)
+            if not batches:
+                fetched = await fetcher.fetched_records(
+                    wanted, timeout=timeout, max_records=max_records
+                )
+                batches = self._batches(fetched)
+        return batches
+
+    def _batches(self, fetched: Mapping[TP, Sequence[Any]]) -> dict[TP, Batch]:
+        """To be called before anything else is awaited: so records and position belong together."""
         return {
             tp: batch
             for tp, records in fetched.items()
