@@ -43,6 +43,11 @@ AT_ONCE: Final = 200
 them leaves the core's cache before it is used.
 """
 
+BATCH_BYTES: Final = 32 * 1024 * 1024
+"""A batch of so much is full, however few its commands are: a transaction has to end in its time, and what is
+to be sent is held in memory.
+"""
+
 BUSY_POLL_S: Final = 0.001
 """How long it waits for more commands before it looks whether the commit under way has ended."""
 
@@ -74,18 +79,29 @@ class Work:
 
 @dataclass(slots=True)
 class Batch:
-    """Commands that are decided and will be committed together; ``began_at`` on the monotonic clock."""
+    """Commands that are decided and will be committed together; ``began_at`` on the monotonic clock,
+    ``most``: commands that it may have, ``bytes``: of the values that are to be written.
+    """
 
     began_at: float
+    most: int
     commands: int = 0
+    bytes: int = 0
     records: list[OutgoingRecord] = field(default_factory=list)
     ends: NextOffsets = field(default_factory=dict)
 
     def add(self, decider: Decider, commands: Sequence[IncomingRecord]) -> None:
         """Decides more commands, of one partition and in their order."""
-        self.records += decider.decide_all(commands)
+        records = decider.decide_all(commands)
+        self.records += records
+        self.bytes += sum([len(record.value) for record in records if record.value])
         self.commands += len(commands)
         self.ends[commands[-1].topic, commands[-1].partition] = commands[-1].offset + 1
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more belongs into it."""
+        return self.commands >= self.most or self.bytes >= BATCH_BYTES
 
     def offsets(self) -> list[TopicPartition]:
         """For each partition, the offset after its last command."""
@@ -185,16 +201,16 @@ class Processor:
 
     def _take(self) -> None:
         """Reads what has come and decides it, as part of the next transaction."""
+        if self._batch is not None and self._batch.full:
+            return  # and the one before it is still under way
         taken = self._batch.commands if self._batch else 0
-        if taken == self._settings.batch_size:
-            return  # full, and the one before it is still under way
         by_place = self._consume(min(AT_ONCE, self._settings.batch_size - taken))
         for place, commands in by_place.items():
             # A partition that went in the meantime is its new owner's; one that went and came back
             # is read again from the committed offset.
             if self._owned.is_ready(place):
                 if self._batch is None:
-                    self._batch = Batch(time.monotonic())
+                    self._batch = self._new_batch(time.monotonic())
                 self._batch.add(self._owned.decider(place), commands)
 
     def _take_due(self) -> None:
@@ -205,8 +221,11 @@ class Processor:
         self._due_at = now + DUE_EVERY_S
         due = self._owned.due(time.time_ns() // 1_000_000)
         if due:
-            self._batch = self._batch or Batch(now)
+            self._batch = self._batch or self._new_batch(now)
             self._batch.records += due
+
+    def _new_batch(self, now: float) -> Batch:
+        return Batch(now, self._settings.batch_size)
 
     def _consume(self, room: int) -> dict[Place, list[IncomingRecord]]:
         """At most so many commands; waits for a first one, not for more. A rebalance may come in
@@ -237,7 +256,7 @@ class Processor:
 
     def _advance(self) -> None:
         """Ends the commit under way if it is done, and begins the next one if it is time."""
-        full = self._batch is not None and self._batch.commands == self._settings.batch_size
+        full = self._batch is not None and self._batch.full
         if self._commit is not None and (full or self._commit.ends.done()):
             self._settle()
         if self._batch is None or self._commit is not None or self._doubtful:

@@ -9,7 +9,9 @@ latest) and only then is done.
 import logging
 import time
 from collections import defaultdict
-from typing import Final, cast
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, cast
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -26,13 +28,14 @@ from runtime.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-BATCH: Final = 10_000
+BATCH: Final = 5_000
 POLL_S: Final = 0.05
 STALLED_AFTER_S: Final = 6 * kafka.TRANSACTION_TIMEOUT_MS / 1000
 PROGRESS_EVERY_S: Final = 2.0
 TIMEOUT_S: Final = 30.0
 
 TopicAndPartition = tuple[str, int]
+_Changes = dict[TopicAndPartition, dict[bytes, bytes | None]]
 
 
 class RestoreStalled(RuntimeError):
@@ -47,6 +50,9 @@ class Restorer:
         self._consumer = kafka.new_reader(settings)
         self._copies: dict[TopicAndPartition, PartitionCopy] = {}
         self._targets: dict[TopicAndPartition, int] = {}
+        self._writer = ThreadPoolExecutor(1, "restore")
+        self._writing: tuple[Future[None], dict[TopicAndPartition, int]] | None = None
+        """What is being written while more is read, and up to which offsets it goes."""
         self._records = 0
         self._moved_at = self._told_at = time.monotonic()
 
@@ -82,37 +88,59 @@ class Restorer:
 
     def drop(self, partitions: list[TopicAndPartition]) -> None:
         """Forgets copies whose partitions were taken away."""
+        self._settle()
         for at in partitions:
             self._copies.pop(at, None)
             self._finish(at)
 
     def step(self) -> None:
-        """Reads a little. Raises RestoreStalled, KafkaException."""
-        changes: dict[TopicAndPartition, dict[bytes, bytes | None]] = defaultdict(dict)
-        reached: dict[TopicAndPartition, int] = {}
-        for message in kafka.what_came(self._consumer, BATCH, POLL_S):
-            error = message.error()
-            if error is None:  # a record has a place, and key and value are bytes
-                at = cast(TopicAndPartition, (message.topic(), message.partition()))
-                changes[at][cast(bytes, message.key()) or b""] = cast(bytes, message.value())
-                reached[at] = cast(int, message.offset()) + 1
-                self._records += 1
-            elif error.code() == KafkaError._PARTITION_EOF:
-                at, offset = _place(message)
-                reached[at] = offset
-            elif not kafka.is_transient(error):
-                raise KafkaException(error)
-            # Else the library goes on trying by itself; that there is no progress is noticed below.
-        for at, offset in reached.items():
-            if at in self._copies:
-                self._copies[at].write(changes[at], offset)
-                if offset >= self._targets.get(at, 0):
-                    self._finish(at)
+        """Reads a little, and meanwhile what was read before is written. Raises RestoreStalled,
+        KafkaException.
+        """
+        changes, reached = self._read()
+        self._settle()
+        if reached:
+            parts = [(self._copies[at], changes[at], offset) for at, offset in reached.items()]
+            self._writing = self._writer.submit(_write, parts), reached
         self._watch(bool(reached))
 
     def close(self) -> None:
         """Stops reading."""
+        self._writer.shutdown()
         self._consumer.close()
+
+    def _read(self) -> tuple[_Changes, dict[TopicAndPartition, int]]:
+        """What has come of the copies' topics, and up to where that is."""
+        changes: _Changes = defaultdict(dict)
+        last: dict[TopicAndPartition, Message] = {}
+        ends: dict[TopicAndPartition, int] = {}
+        at: Any
+        for message in kafka.what_came(self._consumer, BATCH, POLL_S):
+            error = message.error()
+            if error is None:  # a record has a place, a key, and a value or none
+                at = message.topic(), message.partition()
+                changes[at][message.key() or b""] = message.value()
+                last[at] = message
+                self._records += 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                at, offset = _place(message)
+                ends[at] = offset
+            elif not kafka.is_transient(error):
+                raise KafkaException(error)
+            # Else the library goes on trying by itself; that there is no progress is noticed by `_watch`.
+        # Where the end of a partition is told, that lies behind its last record.
+        reached = {at: cast(int, message.offset()) + 1 for at, message in last.items()} | ends
+        return changes, {at: offset for at, offset in reached.items() if at in self._copies}
+
+    def _settle(self) -> None:
+        """Waits until what was read before is written."""
+        if self._writing is None:
+            return
+        (written, reached), self._writing = self._writing, None
+        written.result()
+        for at, offset in reached.items():
+            if offset >= self._targets.get(at, 0):
+                self._finish(at)
 
     def _finish(self, at: TopicAndPartition) -> None:
         if self._targets.pop(at, None) is not None:
@@ -131,6 +159,11 @@ class Restorer:
         if self.busy and now - self._told_at > PROGRESS_EVERY_S:
             self._told_at = now
             logger.info("restoring: %d records, %d copies left", self._records, len(self._targets))
+
+
+def _write(parts: Sequence[tuple[PartitionCopy, Mapping[bytes, bytes | None], int]]) -> None:
+    for copy, changes, offset in parts:
+        copy.write(changes, offset)
 
 
 def _place(message: Message) -> tuple[TopicAndPartition, int]:

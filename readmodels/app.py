@@ -29,8 +29,8 @@ BATCH_RECORDS: Final = 1_000
 QUEUED_BATCHES: Final = 64
 """Of all partitions of a topic, waiting for its agent: fewer starve it, more only cost memory."""
 
-BATCHES_AT_ONCE: Final = 4
-"""Of one topic: some are decoded while Redis has the others, which are of other partitions."""
+BATCHES_AT_ONCE: Final = 8
+"""Of one topic: while Redis has those of some partitions, the next ones are decoded."""
 
 COMMIT_INTERVAL_S: Final = 3.0
 

@@ -36,6 +36,11 @@ HEARTBEAT_MS: Final = 1_000
 MAX_POLL_INTERVAL_MS: Final = 60_000
 """A processor that does not come back for its next batch in this time is taken for dead."""
 
+FETCH_QUEUE_BACKOFF_MS: Final = 10
+"""A consumer that has read as much ahead as it may looks after this time whether there is room again.
+By default it is a second, in which a restore or a rebuild has long worked off what was read ahead.
+"""
+
 TRANSACTION_RETRY_BACKOFF_MS: Final = 2
 TRANSACTION_RETRY_BACKOFF_MAX_MS: Final = 10
 """After a commit the broker answers CONCURRENT_TRANSACTIONS until the markers are written;
@@ -124,6 +129,7 @@ def group_consumer(settings: Settings, group_id: str) -> dict[str, Any]:
         "fetch.wait.max.ms": 100,
         "fetch.min.bytes": 1,
         "queued.max.messages.kbytes": 16_384,  # a partition's prefetch; bounds the memory
+        "fetch.queue.backoff.ms": FETCH_QUEUE_BACKOFF_MS,
     }
 
 
@@ -151,6 +157,7 @@ def reader(settings: Settings) -> dict[str, Any]:
         "fetch.wait.max.ms": 20,
         "fetch.min.bytes": 1,
         "queued.max.messages.kbytes": 65_536,
+        "fetch.queue.backoff.ms": FETCH_QUEUE_BACKOFF_MS,
     }
 
 

@@ -80,11 +80,11 @@ class Settings(BaseSettings):
         description="Replication factor of the topics; 3 in production.",
     )
     batch_size: int = Field(
-        1000,
+        3000,
         alias="ORDERFLOW_BATCH_SIZE",
         ge=1,
         le=10_000,
-        description="Most commands in one transaction.",
+        description="Most commands in one transaction, which is also full with 32 MiB to write.",
     )
     batch_ms: int = Field(
         0,
