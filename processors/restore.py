@@ -102,6 +102,8 @@ class Restorer:
         if reached:
             parts = [(self._copies[at], changes[at], offset) for at, offset in reached.items()]
             self._writing = self._writer.submit(_write, parts), reached
+            if all(reached.get(at, 0) >= target for at, target in self._targets.items()):
+                self._settle()  # nothing more is to be read
         self._watch(bool(reached))
 
     def close(self) -> None:
