@@ -68,11 +68,14 @@ def _partitions(bench: Bench, count: int) -> Measured:
 
 
 def _users(bench: Bench, count: int) -> Measured:
+    """All users have an order before what is measured: a new user costs a view more than one it knows."""
     measured: Measured = {}
     for users in _sizes(bench, USERS_OF):
         with bench.place(f"users-{users}") as place:
-            workload.fill_orders(place.settings, count, users)
-            curve = decided(place, count)
+            topic = topics_of(place.settings).commands("order")
+            workload.fill(place.settings, topic, workload.creations(users, users=users))
+            workload.fill(place.settings, topic, workload.commands(count, users, first=users))
+            curve = decided(place, users + count)
             measured[users] = _commands(curve, count) | _events(projected(place), count)
     return measured
 

@@ -1,4 +1,4 @@
-"""Draws what was measured, as SVG: ``throughput``, ``latency``, ``growth``, ``memory``; what there is of it.
+"""Draws what was measured, as SVG: ``throughput``, ``latency``, ``growth``, ``memory``, ``soak``.
 
 The files have the same names each time, and for the same figures the same bytes.
 """
@@ -170,9 +170,31 @@ def _memory(results: Results) -> Figure | None:
     return figure
 
 
+def _soak(results: Results) -> Figure | None:
+    if "soak" not in results:
+        return None
+    curves = results["soak"].curves
+    figure, (waiting, memory) = _panels(2, 2.4)
+    for axes, names, unit in (
+        (waiting, ("commands waiting", "events waiting"), "waiting"),
+        (memory, ("processor, MB", "projector, MB"), "resident, MB"),
+    ):
+        for name in names:
+            points = curves[name]
+            label = name.partition(",")[0]
+            axes.plot([x / 60 for x, _ in points], [y for _, y in points], label=label)
+        axes.set_ylim(0, None)
+        axes.set_xlabel("minutes")
+        axes.set_ylabel(unit)
+        axes.legend(fontsize=7, frameon=False)
+    waiting.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:,.0f}k"))
+    return figure
+
+
 _PLOTS: Final[dict[str, Callable[[Results], Figure | None]]] = {
     "throughput": _throughput,
     "latency": _latency,
     "growth": _growth,
     "memory": _memory,
+    "soak": _soak,
 }

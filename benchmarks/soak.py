@@ -1,5 +1,7 @@
 """Ten minutes of more than the pipeline can do: commands come faster than they are decided, and for a part of
 the time Redis answers hardly ever. What has to come of it: lag, and nothing else.
+
+Stock is reserved and released again, so what there is does not grow: what then grows is held by mistake.
 """
 
 import re
@@ -21,16 +23,19 @@ from benchmarks.processing import committed
 from benchmarks.roles import Process, program
 from processors.command_processor import WORK
 from readmodels.keys import FIRST_GENERATION, Keys
-from readmodels.views import ORDERS
+from readmodels.views import STOCK
 from runtime import kafka
 from runtime.client import CommandClient, OutgoingCommand
 from runtime.redis import connect
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
+from schemas.records import encode
 
 LARGE_S: Final = 600.0
 SMALL_S: Final = 30.0
 LOOK_EVERY_S: Final = 1.0
+AGGREGATE: Final = "inventory"
+SKUS: Final = 1_000
 MOST_BEHIND: Final = 300_000
 """The sender stops while so many commands wait: the disk is not what is measured."""
 
@@ -41,6 +46,7 @@ SLOW_MS: Final = 900
 """Of each second, Redis answers no writer for this long."""
 
 DRAIN_S: Final = 600.0
+_REFUSED: Final = b'"status":"rejected"'
 MB: Final = 1_000_000
 
 
@@ -81,10 +87,10 @@ class Soak:
     def _view_lag(self) -> int:
         """Offsets between the ends of the topic and the positions in Redis."""
         settings = self.place.settings
-        topic = topics_of(settings).events("order")
+        topic = topics_of(settings).events(AGGREGATE)
         places = [(topic, partition) for partition in range(settings.partitions)]
         ends = kafka.end_offsets(self.admin, places, DRAIN_S)
-        key = Keys(settings.topic_prefix, ORDERS.name, FIRST_GENERATION).positions
+        key = Keys(settings.topic_prefix, STOCK.name, FIRST_GENERATION).positions
         found = self.redis.hgetall(key)
         return sum(end - int(found.get(f"{topic}:{p}", 0)) for (_, p), end in ends.items())
 
@@ -95,12 +101,13 @@ def figures(bench: Bench) -> Found:
     with bench.place("soak") as place, _roles(place) as soak:
         sent = _overload(soak, seconds)
         drained = _drain(soak, sent)
-        outcomes = _count(place.settings, topics_of(place.settings).outcomes("order"))
+        outcomes, refused = _count(place.settings, topics_of(place.settings).outcomes(AGGREGATE))
         log = Path(place.settings.home, "processors.log").read_text()
     failed = len(re.findall(r"transaction (?:failed|aborted)", log))
     found = {
         "commands sent": float(sent),
         "commands without an outcome": float(sent - outcomes),
+        "commands refused": float(refused),
         "transactions that failed": float(failed),
         "drained afterwards, s": drained,
     }
@@ -120,7 +127,7 @@ def _roles(place: Place) -> Iterator[Soak]:
         program(commands["readmodels"], environment) as projector,
         closing(connect(place.settings)) as redis,
     ):
-        ask = committed(place.settings, WORK.group_id(place.settings))
+        ask = committed(place.settings, WORK.group_id(place.settings), AGGREGATE)
         yield Soak(
             place, processor, projector, ask, AdminClient(kafka.admin(place.settings)), redis
         )
@@ -151,16 +158,27 @@ def _overload(soak: Soak, seconds: float) -> int:
                 time.sleep(0.05)
                 continue
             for _ in range(100):
-                client.send(_create(sent))
+                client.send(_command(sent))
                 sent += 1
         client.flush()
     return sent
 
 
-def _create(number: int) -> OutgoingCommand:
-    key, value = workload.creation(number, f"n-{number:08d}")
-    data = value[value.index(b'"data":') + len(b'"data":') : -1]
-    return OutgoingCommand("order", key.decode(), "CreateOrder", data, f"n-{number:08d}")
+def _command(number: int) -> OutgoingCommand:
+    """The first ones register the SKUs; then on one after the other a piece is reserved, and next time
+    released.
+    """
+    sku = workload.sku(number % SKUS)
+    if number < SKUS:
+        data: dict[str, object] = {"description": "mug", "opening_stock": 1_000}
+        return OutgoingCommand(AGGREGATE, sku, "RegisterItem", encode(data), f"i-{number}")
+    turn = number // SKUS - 1
+    reservation = {"reservation_id": f"r-{turn // 2}"}
+    if turn % 2 == 0:
+        kind, data = "ReserveStock", {**reservation, "quantity": 1}
+    else:
+        kind, data = "ReleaseReservation", {**reservation}
+    return OutgoingCommand(AGGREGATE, sku, kind, encode(data), f"s-{number}")
 
 
 def _drain(soak: Soak, sent: int) -> float:
@@ -174,19 +192,20 @@ def _drain(soak: Soak, sent: int) -> float:
     raise TimeoutError(f"not drained within {DRAIN_S:g} s: {soak.samples[-1]}")
 
 
-def _count(settings: Settings, topic: str) -> int:
-    """Committed records of a topic."""
-    consumer, left, count = Consumer(kafka.reader(settings)), settings.partitions, 0
+def _count(settings: Settings, topic: str) -> tuple[int, int]:
+    """Committed outcomes, and how many of them are refusals: here, none should be."""
+    consumer, left, count, refused = Consumer(kafka.reader(settings)), settings.partitions, 0, 0
     consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in range(left)])
     while left:
         for message in consumer.consume(10_000, 0.1):
             error = message.error()
             if error is None:
                 count += 1
+                refused += _REFUSED in (message.value() or b"")
             elif error.code() == KafkaError._PARTITION_EOF:
                 left -= 1
     consumer.close()
-    return count
+    return count, refused
 
 
 def _lags_and_memory(samples: list[Sample], seconds: float) -> dict[str, float]:

@@ -21,19 +21,19 @@ Record = tuple[bytes, bytes]
 """Key and value of a command's record."""
 
 
-def commands(count: int, users: int = USERS) -> Iterator[Record]:
-    """``count`` commands: each order is created, then confirmed."""
+def commands(count: int, users: int = USERS, first: int = 0) -> Iterator[Record]:
+    """``count`` commands: each order is created, then confirmed; orders are numbered from ``first``."""
     for number in range(count):
-        order = number // 2
+        order = first + number // 2
         if number % 2 == 0:
             yield creation(order, f"c-{number:08d}", users)
         else:
             yield _record(f"order-{order:07d}", "ConfirmOrder", f"c-{number:08d}", {})
 
 
-def creations(count: int, first: int = 0) -> Iterator[Record]:
+def creations(count: int, first: int = 0, users: int = USERS) -> Iterator[Record]:
     """``count`` commands that create an order each, numbered from ``first``."""
-    return (creation(order, f"n-{order:08d}") for order in range(first, first + count))
+    return (creation(order, f"n-{order:08d}", users) for order in range(first, first + count))
 
 
 def creation(order: int, command_id: str, users: int = USERS) -> Record:
@@ -92,9 +92,9 @@ def fill(settings: Settings, topic: str, records: Iterable[Record]) -> int:
     return count
 
 
-def fill_orders(settings: Settings, count: int, users: int = USERS) -> int:
+def fill_orders(settings: Settings, count: int) -> int:
     """``count`` order commands on their topic."""
-    return fill(settings, topics_of(settings).commands("order"), commands(count, users))
+    return fill(settings, topics_of(settings).commands("order"), commands(count))
 
 
 def fill_stock(settings: Settings, records: Iterable[Record]) -> int:

@@ -130,8 +130,9 @@ class Restorer:
             elif not kafka.is_transient(error):
                 raise KafkaException(error)
             # Else the library goes on trying by itself; that there is no progress is noticed by `_watch`.
-        # Where the end of a partition is told, that lies behind its last record.
-        reached = {at: cast(int, message.offset()) + 1 for at, message in last.items()} | ends
+        reached = {at: cast(int, message.offset()) + 1 for at, message in last.items()}
+        for at, end in ends.items():
+            reached[at] = max(end, reached.get(at, 0))
         return changes, {at: offset for at, offset in reached.items() if at in self._copies}
 
     def _settle(self) -> None:

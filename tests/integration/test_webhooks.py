@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
 
 from runtime import kafka, topic_admin
 from runtime.client import CommandClient
@@ -22,6 +23,7 @@ from tests.support.processes import RoleProcess, environment
 from tests.support.receiver import OK, Answer, Receiver, by_attempt
 from tests.support.topics import Record, read_topic
 from tests.support.webhooks import OTHER_SECRET, PATIENT, SECRET, Shop, first_seen
+from webhooks.registry import group_id
 
 
 @pytest.fixture(scope="module")
@@ -301,14 +303,27 @@ def test_during_a_rotation_both_secrets_verify_and_then_only_the_new_one(
     assert both.verify(SECRET) == both.verify(OTHER_SECRET)
 
 
+def followers(settings: Settings, webhook_id: str) -> int:
+    """How many consumers read events for a webhook."""
+    group = group_id(settings, webhook_id)
+    client = AdminClient(kafka.admin(settings))  # nobody answers for one that is gone
+    try:
+        return len(client.describe_consumer_groups([group])[group].result(30).members)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+            raise
+        return 0
+
+
 def test_a_deleted_webhook_gets_nothing_more_and_the_others_do(
-    shop: Shop, receiver: Receiver, hook: str
+    shop: Shop, settings: Settings, receiver: Receiver, hook: str
 ) -> None:
     with Receiver() as other:
         shop.subscribe(hook, receiver.url)
         shop.subscribe(f"{hook}-other", other.url)
+        eventually(lambda: followers(settings, hook) == 1)
         shop.order(hook, "DeleteWebhook")
-        time.sleep(1)
+        eventually(lambda: followers(settings, hook) == 0)
         shop.happens(1, 1, hook)
         eventually(lambda: everything(other, shop))
         assert not receiver.received
