@@ -173,8 +173,9 @@ class BatchThread(stock.AIOKafkaConsumerThread):
             # Something of each partition, so that several are in work at the same time: one after the other,
             # as aiokafka gives them, Redis would wait for the records of one to be decoded, and the next
             # ones for Redis. Errors first: what is raised takes nothing with it that was given before.
-            ready = sorted(wanted, key=lambda tp: type(fetcher._records.get(tp)) is FetchResult)
-            for tp in ready:
+            held = fetcher._records
+            ready = [tp for tp in wanted if tp in held]
+            for tp in sorted(ready, key=lambda tp: type(held[tp]) is FetchResult):
                 fetched = await fetcher.fetched_records({tp}, max_records=max_records)
                 batches |= self._batches(fetched)
             if not batches:
