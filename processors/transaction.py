@@ -12,6 +12,7 @@ The client library knows three classes of failure, and so does this file:
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -29,9 +30,6 @@ INIT_TIMEOUT_S: Final = 60.0
 
 RETRY_PAUSE_S: Final = 0.05
 
-SEND_S: Final = 0.001
-"""Time for the client's threads to notice that nothing shall linger any more."""
-
 NextOffsets = dict[tuple[str, int], int]
 """(topic, partition) -> offset after the last record that a transaction wrote there."""
 
@@ -46,6 +44,7 @@ class TransactionalWriter:
     def __init__(self, settings: Settings, transactional_id: str) -> None:
         """Fences any other holder of the id. Raises KafkaException when no coordinator answers."""
         self._config = kafka.transactional_producer(settings, transactional_id)
+        self._flusher = ThreadPoolExecutor(1, "flush")
         self._producer = self._new_producer()
         self._ends: NextOffsets = {}
 
@@ -85,10 +84,12 @@ class TransactionalWriter:
         """
         producer = self._producer
         with self._recovering():
-            # What still lingers is sent now; while it is on its way, the offsets can go, too.
-            producer.flush(SEND_S)
+            # While somebody flushes, nothing lingers. The records wait until the coordinator has heard of
+            # their partitions, which takes as long as the offsets do: both go at the same time. If the
+            # offsets fail, it is not waited for: what ends the transaction ends the flushing, too.
+            flushed = self._flusher.submit(producer.flush, CALL_TIMEOUT_S)
             _retrying(lambda: producer.send_offsets_to_transaction(offsets, group, CALL_TIMEOUT_S))
-            if producer.flush(CALL_TIMEOUT_S):
+            if flushed.result():
                 raise KafkaException(
                     KafkaError(KafkaError._TIMED_OUT, "records were not delivered in time")
                 )
@@ -98,6 +99,7 @@ class TransactionalWriter:
     def close(self) -> None:
         """Leaves nothing open."""
         self._producer.flush(CALL_TIMEOUT_S)
+        self._flusher.shutdown()
 
     @contextmanager
     def _recovering(self) -> Iterator[None]:
