@@ -62,8 +62,11 @@ class Restorer:
         return bool(self._targets)
 
     def is_restoring(self, topic: str, partition: int) -> bool:
-        """Whether this copy is not up to date yet."""
-        return (topic, partition) in self._targets
+        """Whether this copy is not up to date yet. What was read past its target, while that was written, is
+        part of it: nobody else may write before that has been.
+        """
+        at = topic, partition
+        return at in self._targets or (self._writing is not None and at in self._writing[1])
 
     def add(self, copies: dict[TopicAndPartition, PartitionCopy]) -> None:
         """Starts to restore these. Raises KafkaException when the broker does not answer."""
