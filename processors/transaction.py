@@ -3,10 +3,13 @@
 The client library knows three classes of failure, and so does this file:
 
 * retriable: the same call again, within the transaction's time;
-* the transaction is lost (``txn_requires_abort``): abort it, begin again from the committed offsets;
+* the transaction is lost (``txn_requires_abort``): abort it;
 * everything else: the producer is lost. So it is after a commit or abort that failed or timed out,
   since librdkafka has no KIP-890 part 2 yet: a delayed EndTxn could end a *later* transaction of
-  this producer. A new producer under the same id fences the old one with all that is under way.
+  this producer.
+
+After the last two a new producer begins again from the committed offsets. Under the same id, it fences the
+old one with all that is under way.
 """
 
 import logging
@@ -128,15 +131,16 @@ class TransactionalWriter:
                 continue
 
     def _recover(self, error: KafkaError) -> None:
+        """Ends what is under way, and goes on with a new producer. The old one would do after an abort, if
+        librdkafka (2.16) did not drop requests that wait to be sent without taking back their sequence
+        numbers: the next records of these partitions would be refused, and half a second lost.
+        """
+        logger.warning("new producer after: %s", error.str())
         if error.txn_requires_abort():
-            try:
+            try:  # otherwise the new one would wait for half a second until the old one's transaction is over
                 _retrying(lambda: self._producer.abort_transaction(CALL_TIMEOUT_S))
             except KafkaException as failure:
                 logger.warning("abort failed: %s", failure.args[0].str())
-            else:
-                logger.warning("transaction aborted: %s", error.str())
-                return
-        logger.warning("new producer after: %s", error.str())
         self._replace_producer()
 
     def _replace_producer(self) -> None:
@@ -145,6 +149,11 @@ class TransactionalWriter:
 
     def _new_producer(self) -> Producer:
         producer = Producer(self._config | {"error_cb": _tell})
+        # It shall know the cluster before it asks for its coordinator: when it does, its first connection ends,
+        # and a question that ends with that is asked again half a second later.
+        kafka.until_answered(
+            lambda: producer.list_topics(timeout=kafka.LIST_CALL_S), INIT_TIMEOUT_S
+        )
         _retrying(lambda: producer.init_transactions(INIT_TIMEOUT_S), INIT_TIMEOUT_S)
         return producer
 

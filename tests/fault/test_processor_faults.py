@@ -3,6 +3,7 @@
 Each test ends the same way: heal, drain, check all invariants of the log.
 """
 
+import os
 import random
 import re
 import shutil
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import cycle, product
 from pathlib import Path
 
 import pytest
@@ -305,12 +307,18 @@ def record(settings: Settings, value: bytes) -> OutgoingRecord:
     return OutgoingRecord(topics_of(settings).dead_letters, 0, b"k", value, [])
 
 
+def member(settings: Settings, name: str) -> Consumer:
+    """A consumer that has joined the group of this name."""
+    consumer = Consumer(kafka.group_consumer(settings, f"{settings.topic_prefix}.{name}"))
+    consumer.subscribe([topics_of(settings).dead_letters])
+    eventually(lambda: (consumer.consume(1, 0.1), consumer.assignment())[1])
+    return consumer
+
+
 def test_a_writer_that_was_fenced_fails_and_then_works_again_with_a_new_producer(
     settings: Settings,
 ) -> None:
-    consumer = Consumer(kafka.group_consumer(settings, f"{settings.topic_prefix}.fenced"))
-    consumer.subscribe([topics_of(settings).dead_letters])
-    eventually(lambda: (consumer.consume(1, 0.1), consumer.assignment())[1])
+    consumer = member(settings, "fenced")
     group = consumer.consumer_group_metadata()
     offsets = [TopicPartition(topics_of(settings).dead_letters, 0, 0)]
 
@@ -329,6 +337,36 @@ def test_a_writer_that_was_fenced_fails_and_then_works_again_with_a_new_producer
         write(first, record(settings, b"stale generation"))
     values = [r.value for r in read_topic(settings, topics_of(settings).dead_letters)]
     assert values == [b"second", b"first again"]
+
+
+def test_what_a_refused_transaction_has_not_sent_yet_is_not_missed_by_the_next_one(
+    settings: Settings,
+) -> None:
+    topics = topics_of(settings)
+    names = topics.events("order"), topics.history("order"), topics.outcomes("order")
+    offsets = [TopicPartition(topics.dead_letters, 0, 0)]
+    consumer, gone = member(settings, "live"), member(settings, "gone")
+    accepted, refused = consumer.consumer_group_metadata(), gone.consumer_group_metadata()
+    gone.close()
+    writer = TransactionalWriter(settings, f"{settings.topic_prefix}.again")
+
+    def write(group: object, count: int) -> list[bytes]:
+        places = cycle(product(names, range(settings.partitions)))
+        values = [os.urandom(1_000) for _ in range(count)]
+        writer.begin([OutgoingRecord(*next(places), b"k", value, []) for value in values])
+        writer.commit(offsets, group)
+        return values
+
+    expected = []
+    for _ in range(20):
+        expected += write(accepted, 12)
+        with pytest.raises(TransactionFailed):
+            write(refused, 1_000)
+        expected += write(accepted, 1_000)
+    consumer.close()
+    writer.close()
+    found = [record.value for name in names for record in read_topic(settings, name)]
+    assert sorted(expected) == sorted(value or b"" for value in found)
 
 
 def test_forced_compaction_leaves_what_a_restored_processor_needs(
