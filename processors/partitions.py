@@ -9,7 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 
 from processors.decider import Decider
 from processors.restore import Restorer
@@ -59,7 +65,8 @@ class OwnedPartitions:
         self._restorer = Restorer(settings)
         self._stores: dict[Place, PartitionState] = {}
         self._deciders: dict[Place, Decider] = {}
-        self._paused: set[Place] = set()
+        self._paused: dict[Place, TopicPartition] = {}
+        """Those that wait for their state, and where each will be read from."""
         self._without_offset: set[Place] = set()
 
     @property
@@ -83,7 +90,7 @@ class OwnedPartitions:
         consumer.incremental_assign(starts)
         places = [(p.topic, p.partition) for p in partitions]
         self._open(places)
-        self._pause(places)
+        self._pause(starts)
         logger.info("assigned %s", _names(places))
 
     def on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -105,10 +112,10 @@ class OwnedPartitions:
         ready = [place for place in self._paused if not self._is_restoring(place)]
         if ready:
             self._require_offsets(ready)
-            self._paused.difference_update(ready)
+            starts = [self._paused.pop(place) for place in ready]
             for place in ready:
                 self._deciders[place].ready()
-            self._consumer.resume([TopicPartition(*place) for place in ready])
+            self._read_on(starts)
             logger.info("ready %s", _names(ready))
 
     def due(self, now_ms: int) -> list[OutgoingRecord]:
@@ -147,10 +154,7 @@ class OwnedPartitions:
             return
         for decider in self._deciders.values():
             decider.discard()
-        starts = self._starts([TopicPartition(*place) for place in places])
-        self._pause(places)
-        for start in starts:
-            self._consumer.seek(start)
+        self._pause(self._starts([TopicPartition(*place) for place in places]))
 
     def offsets_lost(self, where: str, why: str) -> OffsetsLost:
         """The error for a partition whose offset is gone, with the way out."""
@@ -187,9 +191,10 @@ class OwnedPartitions:
             self._stores[topic, partition] = store
             self._deciders[topic, partition] = self._new_decider(topic, partition, store)
 
-    def _pause(self, places: list[Place]) -> None:
-        self._consumer.pause([TopicPartition(*place) for place in places])
-        self._paused.update(places)
+    def _pause(self, starts: list[TopicPartition]) -> None:
+        self._consumer.pause(starts)
+        places = {(start.topic, start.partition): start for start in starts}
+        self._paused |= places
         copies: dict[Place, PartitionCopy] = {}
         for place in places:
             store = self._stores[place]
@@ -198,10 +203,23 @@ class OwnedPartitions:
         self._restorer.drop(list(copies))
         self._restorer.add(copies)
 
+    def _read_on(self, starts: list[TopicPartition]) -> None:
+        """Lets paused partitions be consumed. Resuming alone does not wake the thread of the library that
+        fetches, which sleeps for up to a second when all is paused; seeking does.
+        """
+        self._consumer.resume(starts)
+        for start in starts:
+            try:
+                self._consumer.seek(start)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._STATE:
+                    raise
+                # It was assigned a moment ago and has not begun: it will, there.
+
     def _release(self, places: list[Place], why: str) -> None:
         for place in places:
             self._restorer.drop(self._sources(place))
-            self._paused.discard(place)
+            self._paused.pop(place, None)
             self._without_offset.discard(place)
             self._deciders.pop(place, None)
             store = self._stores.pop(place, None)
