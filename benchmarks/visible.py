@@ -50,8 +50,14 @@ def watch(settings: Settings, ids: Sequence[str], start_by: float) -> list[float
 
 
 def new_watcher() -> ProcessPoolExecutor:
-    """Where ``watch`` runs."""
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    """Where ``watch`` runs: a process that is up already."""
+    watcher = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    watcher.submit(_nothing).result()
+    return watcher
+
+
+def _nothing() -> None:
+    """To have it there, with this module, a process has to have done something."""
 
 
 def figures(bench: Bench) -> Found:

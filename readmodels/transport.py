@@ -29,6 +29,7 @@ from faust.types.tuples import ack_lock
 from mode.utils.futures import notify
 
 from readmodels.positions import TopicPart
+from runtime.kafka import HEARTBEAT_MS, SESSION_TIMEOUT_MS
 
 FETCH_MAX_BYTES: Final = 1024 * 1024
 """Of one partition in one answer; a single larger record still comes. Bounds what waits in memory."""
@@ -36,7 +37,6 @@ FETCH_MAX_BYTES: Final = 1024 * 1024
 FETCH_MAX_WAIT_MS: Final = 20
 """The broker is asked one thing at a time: while it waits for news of the idle partitions, nobody gets
 more of the busy ones."""
-SESSION_TIMEOUT_MS: Final = 10_000
 REBALANCE_TIMEOUT_MS: Final = 30_000
 NEVER_MS: Final = 7 * 24 * 3_600_000
 COMMIT_WITHIN_S: Final = 3.0
@@ -100,7 +100,7 @@ class BatchThread(stock.AIOKafkaConsumerThread):
             max_partition_fetch_bytes=FETCH_MAX_BYTES,
             fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
             session_timeout_ms=SESSION_TIMEOUT_MS,
-            heartbeat_interval_ms=SESSION_TIMEOUT_MS // 4,
+            heartbeat_interval_ms=HEARTBEAT_MS,
             rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
             # While Redis is away nothing is fetched, and nobody else could do better: keep the
             # partitions. A dead process is noticed by its missing heartbeats.

@@ -28,10 +28,12 @@ TRANSACTION_TIMEOUT_MS: Final = 10_000
 """A killed processor's open transaction hides what comes after it for at most this long."""
 
 SESSION_TIMEOUT_MS: Final = 10_000
-"""A killed processor's partitions are given to another one after this long."""
+"""The partitions of a processor or projector that was killed are given to another one after this long."""
 
-HEARTBEAT_MS: Final = 1_000
-"""A member learns with its next heartbeat that the group rebalances, and cooperatively it does so twice."""
+HEARTBEAT_MS: Final = 300
+"""A member learns with its next heartbeat that the group rebalances: so long the partitions of one that left
+wait for somebody.
+"""
 
 MAX_POLL_INTERVAL_MS: Final = 60_000
 """A processor that does not come back for its next batch in this time is taken for dead."""
@@ -313,6 +315,10 @@ def what_came(consumer: Consumer, most: int, wait_s: float) -> list[Message]:
     messages = consumer.consume(1, wait_s)
     if messages and most > 1:
         messages += consumer.consume(most - 1, 0)
+    if not messages:
+        # The library's own thread sleeps for half a second or longer when nothing happens, and only awake it
+        # sends heartbeats and joins its group. Asked something, it wakes: an idle member holds up nobody.
+        consumer.memberid()
     return messages
 
 
