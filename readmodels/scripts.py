@@ -49,9 +49,9 @@ class Script:
 
 
 POSITION: Final = Script("position")
-DOCUMENT: Final = Script("document", uses=("stamp",))
+DOCUMENT: Final = Script("document", uses=("stamp", "sorted"))
 PLACE: Final = Script("place")
-ORDER: Final = Script("order", uses=("stamp",))
+ORDER: Final = Script("order", uses=("stamp", "sorted"))
 SWITCH: Final = Script("switch")
 LOCK: Final = Script("lock")
 

@@ -13,31 +13,51 @@
 --            7 score      in the ranking; '' takes it out
 --            8 fields     {name, value, name, value, ...}; empty deletes the document
 --
+-- Returns  how many of them were news.
+--
 -- An older or equal version changes nothing, so a repeated call changes nothing. Everything is read (and
--- so checked to be of its type) before anything is written.
+-- so checked to be of its type; a marker of another type counts as none) before anything is written.
 local ttl, changes = ARGV[1], cmsgpack.unpack(ARGV[2])
+local call = redis.call
 
-local wanted, checked, rows, deleted = {}, {}, {}, {}
-for _, change in ipairs(changes) do
-  local document, gone, ranking = KEYS[change[1]], KEYS[change[2]], KEYS[change[3]]
-  local stored = redis.call('HGET', document, 'version')
-  local version = tonumber(change[4])
-  local deletes = #change[8] == 0
-  if ranking and not checked[ranking] then
-    redis.call('ZCARD', ranking)
+-- Read. This is done for every record there is, so loops count instead of calling an iterator.
+local stands, unknown = {}, {}
+for number = 1, #changes do
+  local change = changes[number]
+  local stored = call('HGET', KEYS[change[1]], 'version')
+  stands[number] = stored
+  if not stored then
+    unknown[#unknown + 1] = KEYS[change[2]]
+  end
+end
+local markers = #unknown > 0 and call('MGET', unpack(unknown))
+
+local news, checked, rows, deleted = {}, {}, {}, {}
+local next_marker = 0
+for number = 1, #changes do
+  local change, stored = changes[number], stands[number]
+  local ranking, version, deletes = change[3], tonumber(change[4]), #change[8] == 0
+  local gone
+  if not stored then
+    next_marker = next_marker + 1
+    gone = markers[next_marker]
+  end
+  if ranking > 0 and not checked[ranking] then
+    call('ZCARD', KEYS[ranking])
     checked[ranking] = true
   end
   local newer = true
   if change[5] == 0 then
     if stored then
       -- A deletion at the version that stands is meant for it.
-      newer = tonumber(stored) < version or (deletes and tonumber(stored) == version)
+      local known = tonumber(stored)
+      newer = known < version or (deletes and known == version)
     else
-      newer = tonumber(redis.call('GET', gone) or '0') < version
+      newer = not gone or tonumber(gone) < version
     end
   end
   if newer then
-    wanted[#wanted + 1] = { change, stored, deletes }
+    news[#news + 1] = number
     if stored or not deletes then
       rows[#rows + 1] = change[6]
     end
@@ -48,29 +68,38 @@ for _, change in ipairs(changes) do
 end
 local at = #rows > 0 and next_stamp(KEYS[1], KEYS[2])
 
-for _, item in ipairs(wanted) do
-  local change, stored, deletes = item[1], item[2], item[3]
-  local document, gone, ranking = KEYS[change[1]], KEYS[change[2]], KEYS[change[3]]
-  if stored then
-    redis.call('DEL', document) -- also fields that the new document does not have
-  end
+-- Write.
+for i = 1, #news do
+  local change, stored = changes[news[i]], stands[news[i]]
+  local document, ranking, fields = KEYS[change[1]], change[3], change[8]
+  local deletes = #fields == 0
   if not deletes then
-    redis.call('HSET', document, unpack(change[8]))
-  elseif change[4] ~= '' then
-    redis.call('SET', gone, change[4], 'EX', ttl)
+    call('HSET', document, unpack(fields))
+    if stored and 2 * call('HLEN', document) > #fields then -- fields that it does not have any more
+      call('DEL', document)
+      call('HSET', document, unpack(fields))
+    end
+  else
+    if stored then
+      call('DEL', document)
+    end
+    if change[4] ~= '' then
+      call('SET', KEYS[change[2]], change[4], 'EX', ttl)
+    end
   end
   if change[5] == 1 and not (deletes and change[4] ~= '') then
-    redis.call('DEL', gone)
+    call('DEL', KEYS[change[2]])
   end
-  if ranking then
+  if ranking > 0 then
     if change[7] == '' then
-      redis.call('ZREM', ranking, change[6])
+      remove(ranking, change[6])
     else
-      redis.call('ZADD', ranking, change[7], change[6])
+      add(ranking, change[7], change[6])
     end
   end
 end
+write_sorted()
 if at then
   stamp(KEYS[1], KEYS[2], at, rows, deleted, ttl)
 end
-return #wanted
+return #news

@@ -243,30 +243,7 @@ end
 
 local at = #rows > 0 and next_stamp(KEYS[1], KEYS[2])
 
--- Write. What goes to the same sorted set goes in one call: the calls are what costs.
-local added, removed, bulk = {}, {}, {}
-
-local function add(key, score, member)
-  local command = added[key]
-  if command then
-    command[#command + 1] = score
-    command[#command + 1] = member
-  else
-    command = { 'ZADD', KEYS[key], score, member }
-    added[key], bulk[#bulk + 1] = command, command
-  end
-end
-
-local function remove(key, member)
-  local command = removed[key]
-  if command then
-    command[#command + 1] = member
-  else
-    command = { 'ZREM', KEYS[key], member }
-    removed[key], bulk[#bulk + 1] = command, command
-  end
-end
-
+-- Write.
 local function rank(key, sum, member)
   if sum == '0' then
     remove(key, member)
@@ -316,9 +293,7 @@ for i = 1, #news do
     call('DEL', KEYS[change[2]])
   end
 end
-for i = 1, #bulk do
-  call(unpack(bulk[i]))
-end
+write_sorted()
 if at then
   stamp(KEYS[1], KEYS[2], at, rows, deleted, ttl)
 end
