@@ -15,7 +15,6 @@ from benchmarks.curves import Curve, cost, rate
 from benchmarks.processing import decided
 from benchmarks.projecting import projected
 from readmodels.views import ORDERS, STOCK
-from runtime.topic_admin import topics_of
 
 PARTITIONS: Final = (1, 4, 16)
 TIMES: Final = (1, 10, 100)
@@ -62,7 +61,7 @@ def _partitions(bench: Bench, count: int) -> Measured:
     measured: Measured = {}
     for partitions in bench.to_and_fro(PARTITIONS):
         with bench.place(f"partitions-{partitions}", partitions) as place:
-            workload.fill_orders(place.settings, count)
+            workload.fill_orders(place.settings, workload.commands(count))
             measured[partitions] = _commands(decided(place, count), count)
     return measured
 
@@ -72,9 +71,8 @@ def _users(bench: Bench, count: int) -> Measured:
     measured: Measured = {}
     for users in _sizes(bench, USERS_OF):
         with bench.place(f"users-{users}") as place:
-            topic = topics_of(place.settings).commands("order")
-            workload.fill(place.settings, topic, workload.creations(users, users=users))
-            workload.fill(place.settings, topic, workload.commands(count, users, first=users))
+            workload.fill_orders(place.settings, workload.creations(users, users=users))
+            workload.fill_orders(place.settings, workload.commands(count, users, first=users))
             curve = decided(place, users + count)
             measured[users] = _commands(curve, count) | _events(projected(place), count)
     return measured
@@ -98,8 +96,7 @@ def _orders(bench: Bench, count: int) -> Measured:
     sizes = _sizes(bench, ORDERS_OF)
     total = max(sizes) + count
     with bench.place("orders") as place:
-        topic = topics_of(place.settings).commands("order")
-        workload.fill(place.settings, topic, workload.creations(total))
+        workload.fill_orders(place.settings, workload.creations(total))
         commands, events = decided(place, total), projected(place, ORDERS)
     return {
         size: {

@@ -11,7 +11,6 @@ from benchmarks.curves import follow
 from benchmarks.processing import committed
 from benchmarks.roles import running
 from processors.command_processor import WORK
-from runtime.topic_admin import topics_of
 
 ORDERS: Final = 1_000_000
 SMALL: Final = 20_000
@@ -29,8 +28,7 @@ def figures(bench: Bench) -> Found:
     goal = MORE * orders
     curve: list[tuple[float, float]] = []
     with bench.place("memory") as place:
-        topic = topics_of(place.settings).commands("order")
-        workload.fill(place.settings, topic, workload.creations(goal))
+        workload.fill_orders(place.settings, workload.creations(goal))
         ask = committed(place.settings, WORK.group_id(place.settings))
         with running("processors", place.environment) as process:
             looked_at = psutil.Process(process.pid)

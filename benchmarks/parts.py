@@ -39,7 +39,7 @@ class Part:
 
 def _rebuilding(bench: Bench) -> Found:
     with bench.place("rebuilding") as place:
-        workload.fill_orders(place.settings, bench.commands)
+        workload.fill_orders(place.settings, workload.commands(bench.commands))
         processing.decided(place, bench.commands)
         return Found(rebuilding.pair(place.settings))
 

@@ -51,7 +51,7 @@ def figures(bench: Bench) -> Found:
     curves: dict[str, Curve] = {}
     count = 2 * bench.commands
     with bench.place("processing") as place:
-        workload.fill_orders(place.settings, count)
+        workload.fill_orders(place.settings, workload.commands(count))
         for name in bench.in_turn(names):
             curves[name] = _CURVES[name](place, count)
     rates = {name: rate(curves[name], count // 2) for name in names}

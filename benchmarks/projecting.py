@@ -37,7 +37,7 @@ def figures(bench: Bench) -> Found:
     """All on the same events, one after the other, each into keys of its own."""
     rates: dict[str, float] = {}
     with bench.place("projecting") as place:
-        workload.fill_orders(place.settings, bench.commands)
+        workload.fill_orders(place.settings, workload.commands(bench.commands))
         processing.decided(place, bench.commands)
         for name in bench.in_turn(list(_RATES)):
             rates[name] = _RATES[name](place, bench.commands)

@@ -69,7 +69,7 @@ def _split(place: Place, number: int, commands: int) -> dict[str, float]:
             found[f"{number} {name}s, most partitions"] = float(max(owned))
         before = {module: _cpu(of) for module, of in processes.items()}
         ask = committed(place.settings, WORK.group_id(place.settings))
-        workload.fill_orders(place.settings, commands)
+        workload.fill_orders(place.settings, workload.commands(commands))
         curve = follow(ask, commands, processors[0])
         found[f"{number} processors, commands/s"] = rate(curve, commands // 2)
         reached, goal = progress(place, ORDERS, redis)

@@ -9,7 +9,6 @@ from benchmarks.bench import Bench, Found, Place
 from benchmarks.curves import follow
 from benchmarks.roles import running
 from processors.command_processor import WORK
-from runtime.topic_admin import topics_of
 from schemas.partitioner import partition_for
 
 ORDERS: Final = 1_000_000
@@ -20,8 +19,7 @@ def figures(bench: Bench) -> Found:
     """With a million orders (``large``), after an orderly stop."""
     orders = ORDERS if bench.large else SMALL
     with bench.place("starting") as place:
-        topic = topics_of(place.settings).commands("order")
-        workload.fill(place.settings, topic, workload.creations(orders))
+        workload.fill_orders(place.settings, workload.creations(orders))
         processing.decided(place, orders)
         restart = _start(place, orders, 1)
         shutil.rmtree(place.settings.home)
@@ -46,7 +44,7 @@ def _start(place: Place, orders: int, turn: int) -> float:
         record = workload.creation(number, f"p-{number}")
         fresh.setdefault(partition_for(record[0], partitions), record)
         number += 1
-    workload.fill(place.settings, topics_of(place.settings).commands("order"), fresh.values())
+    workload.fill_orders(place.settings, fresh.values())
     ask = processing.committed(place.settings, WORK.group_id(place.settings))
     began = time.monotonic()
     with running("processors", place.environment) as process:

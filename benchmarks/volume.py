@@ -18,7 +18,7 @@ KINDS: Final = ("commands", "events", "history", "outcomes")
 def figures(bench: Bench) -> Found:
     """Of order commands that nobody waits for, decided by one processor in full transactions."""
     with bench.place("volume") as place:
-        count = workload.fill_orders(place.settings, bench.commands)
+        count = workload.fill_orders(place.settings, workload.commands(bench.commands))
         processing.decided(place, count)
         _, plain = written(place.settings)
         stored = on_disk(bench.folder, place.settings)

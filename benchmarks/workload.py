@@ -92,9 +92,9 @@ def fill(settings: Settings, topic: str, records: Iterable[Record]) -> int:
     return count
 
 
-def fill_orders(settings: Settings, count: int) -> int:
-    """``count`` order commands on their topic."""
-    return fill(settings, topics_of(settings).commands("order"), commands(count))
+def fill_orders(settings: Settings, records: Iterable[Record]) -> int:
+    """Commands for orders on their topic."""
+    return fill(settings, topics_of(settings).commands("order"), records)
 
 
 def fill_stock(settings: Settings, records: Iterable[Record]) -> int:
