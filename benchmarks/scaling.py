@@ -90,14 +90,15 @@ def _cpu(processes: Sequence[Process]) -> list[float]:
 
 def _wait_until_shared(settings: Settings, module: str, number: int) -> list[int]:
     """Of each member of the role's group, how many partitions of orders it has, when all have some, of
-    whatever topic. Raises TimeoutError.
+    whatever topic, and none of orders is on its way from one to another. Raises TimeoutError.
     """
+    order = f"{settings.topic_prefix}.order."
     until = time.monotonic() + SHARED_WITHIN_S
     while time.monotonic() < until:
         owned = _owned(settings, module)
-        if len(owned) == number and all(owned):
-            order = f"{settings.topic_prefix}.order."
-            return [sum(topic.startswith(order) for topic in topics) for topics in owned]
+        of_orders = [sum(topic.startswith(order) for topic in topics) for topics in owned]
+        if len(owned) == number and all(owned) and sum(of_orders) == settings.partitions:
+            return of_orders
         time.sleep(0.2)
     raise TimeoutError(f"{number} {ROLES[module]}s have {owned}")
 
