@@ -49,9 +49,9 @@ class Script:
 
 
 POSITION: Final = Script("position")
-DOCUMENT: Final = Script("document", uses=("stamp", "sorted"))
+DOCUMENT: Final = Script("document", uses=("stamp", "news", "sorted"))
 PLACE: Final = Script("place")
-ORDER: Final = Script("order", uses=("stamp", "sorted"))
+ORDER: Final = Script("order", uses=("stamp", "news", "sorted"))
 SWITCH: Final = Script("switch")
 LOCK: Final = Script("lock")
 

@@ -21,42 +21,26 @@ local ttl, changes = ARGV[1], cmsgpack.unpack(ARGV[2])
 local call = redis.call
 
 -- Read. This is done for every record there is, so loops count instead of calling an iterator.
-local stands, unknown = {}, {}
+local stands, missing = {}, {}
 for number = 1, #changes do
   local change = changes[number]
   local stored = call('HGET', KEYS[change[1]], 'version')
   stands[number] = stored
   if not stored then
-    unknown[#unknown + 1] = KEYS[change[2]]
+    missing[#missing + 1] = number
   end
 end
-local markers = #unknown > 0 and call('MGET', unpack(unknown))
+local markers = markers_of(changes, missing)
 
 local news, checked, rows, deleted = {}, {}, {}, {}
-local next_marker = 0
 for number = 1, #changes do
   local change, stored = changes[number], stands[number]
-  local ranking, version, deletes = change[3], tonumber(change[4]), #change[8] == 0
-  local gone
-  if not stored then
-    next_marker = next_marker + 1
-    gone = markers[next_marker]
-  end
+  local ranking, deletes = change[3], #change[8] == 0
   if ranking > 0 and not checked[ranking] then
     call('ZCARD', KEYS[ranking])
     checked[ranking] = true
   end
-  local newer = true
-  if change[5] == 0 then
-    if stored then
-      -- A deletion at the version that stands is meant for it.
-      local known = tonumber(stored)
-      newer = known < version or (deletes and known == version)
-    else
-      newer = not gone or tonumber(gone) < version
-    end
-  end
-  if newer then
+  if change[5] == 1 or is_newer(change[4], stored, markers[number], deletes) then
     news[#news + 1] = number
     if stored or not deletes then
       rows[#rows + 1] = change[6]

@@ -149,37 +149,21 @@ local function amount(user, change, minus, plus)
   end
 end
 
-local documents, unknown = {}, {}
+local documents, missing = {}, {}
 for number = 1, #changes do
   local change = changes[number]
   local stored = call('HMGET', KEYS[change[1]], 'version', 'status', 'spent', 'listed')
   documents[number] = stored
   if not stored[1] then
-    unknown[#unknown + 1] = KEYS[change[2]]
+    missing[#missing + 1] = number
   end
 end
-local markers = #unknown > 0 and call('MGET', unpack(unknown))
+local markers = markers_of(changes, missing)
 
-local next_marker = 0
 for number = 1, #changes do
   local change, stored = changes[number], documents[number]
-  local known, status = stored[1], change[11]
-  local deletes, newer = #change[14] == 0, true
-  local gone
-  if not known then
-    next_marker = next_marker + 1
-    gone = markers[next_marker]
-  end
-  if change[8] == 0 then
-    local version = tonumber(change[7])
-    if known then
-      known = tonumber(known)
-      newer = known < version or (deletes and known == version)
-    else
-      newer = not gone or tonumber(gone) < version
-    end
-  end
-  if newer then
+  local known, status, deletes = stored[1], change[11], #change[14] == 0
+  if change[8] == 1 or is_newer(change[7], known, markers[number], deletes) then
     news[#news + 1] = number
     if known or not deletes then
       rows[#rows + 1] = change[15]
