@@ -149,11 +149,7 @@ class TransactionalWriter:
 
     def _new_producer(self) -> Producer:
         producer = Producer(self._config | {"error_cb": _tell})
-        # It shall know the cluster before it asks for its coordinator: its first connection ends then, and a
-        # question that ends with it is asked again half a second later.
-        kafka.until_answered(
-            lambda: producer.list_topics(timeout=kafka.LIST_CALL_S), INIT_TIMEOUT_S
-        )
+        kafka.know_cluster(producer, INIT_TIMEOUT_S)
         _retrying(lambda: producer.init_transactions(INIT_TIMEOUT_S), INIT_TIMEOUT_S)
         return producer
 

@@ -15,6 +15,7 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
+    Producer,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -235,8 +236,17 @@ def new_reader(settings: Settings) -> Consumer:
     One that does not asks for the leaders of what it is assigned once a second, and waits.
     """
     consumer = Consumer(reader(settings))
-    until_answered(lambda: consumer.list_topics(timeout=LIST_CALL_S), LIST_WITHIN_S)
+    know_cluster(consumer)
     return consumer
+
+
+def know_cluster(client: Consumer | Producer, within_s: float = LIST_WITHIN_S) -> None:
+    """Waits until a client knows the brokers and all leaders. Raises KafkaException.
+
+    A transactional producer asks for its coordinator over its first connection, which ends when it knows the
+    cluster: where the question ends with it, ``init_transactions`` asks again half a second later.
+    """
+    until_answered(lambda: client.list_topics(timeout=LIST_CALL_S), within_s)
 
 
 def watermarks(consumer: Consumer, at: TopicPartition, timeout_s: float) -> tuple[int, int]:

@@ -149,6 +149,7 @@ class Desk:
         # Whoever else settles this letter has the same id: the second fences the first, or sees what it did.
         settler = f"{self._settings.topic_prefix}.dead-letter.{letter.id}"
         producer = Producer(kafka.transactional_producer(self._settings, settler))
+        kafka.know_cluster(producer)
         producer.init_transactions(TIMEOUT_S)
         letter = self.letter(letter.id)
         _require_open(letter)
