@@ -18,6 +18,7 @@ from eventstore.indexer import Kind, Source
 from eventstore.keys import NO_KEYS, Keys
 from runtime.records import IncomingRecord
 from schemas import headers
+from schemas.decoding import decode_json
 from schemas.ids import PART_SEPARATOR
 from schemas.parking import decode_action
 from schemas.personal import FORGOTTEN
@@ -108,7 +109,7 @@ def of_command(
         id=command.command_id,
         cause=_header(record, headers.CAUSATION_ID),
         correlation_id=_header(record, headers.CORRELATION_ID) or command.command_id,
-        data=FORGOTTEN if hidden else msgspec.json.decode(command.data),
+        data=FORGOTTEN if hidden else decode_json(command.data),
         **ending,
     )
 

@@ -13,6 +13,7 @@ from eventstore.keys import NO_KEYS, Keys
 from runtime.records import IncomingRecord
 from sagas import by_name
 from schemas import headers
+from schemas.decoding import decode_json, decoder
 from schemas.ids import is_id
 from schemas.personal import is_sealed, opened
 from schemas.records import decode_event
@@ -154,7 +155,7 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def json(self) -> Any:
         """The data as Python has it."""
-        return msgspec.json.decode(self.data)
+        return decode_json(self.data)
 
 
 class _Inside(msgspec.Struct):
@@ -164,7 +165,7 @@ class _Inside(msgspec.Struct):
     data: msgspec.Raw
 
 
-_inside: Final = msgspec.json.Decoder(_Inside)
+_decode_inside: Final = decoder(_Inside)
 
 
 _readers: Final = {
@@ -192,7 +193,7 @@ def recorded(aggregate: str, record: IncomingRecord, keys: Keys = NO_KEYS) -> Re
             data = msgspec.Raw(opened(reader.type, bytes(data), key, str(stream), event.id))
         data = msgspec.Raw(reader.current(data, event.schema_version))
     if aggregate == PLAIN:
-        inside = _inside.decode(data)
+        inside = _decode_inside(data)
         kind, data = inside.type, inside.data
     marks = dict(record.headers)
     return RecordedEvent(
@@ -215,6 +216,9 @@ def text_of(value: str | bytes | None) -> str | None:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
+_decode_offsets: Final = decoder(dict[str, int])
+
+
 class Position(msgspec.Struct, frozen=True):
     """How far a reader of histories is: ``<topic>:<partition>`` → the next offset to read.
 
@@ -230,7 +234,7 @@ class Position(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> "Position":
         """Raises ValueError."""
-        return cls(msgspec.json.decode(text, type=dict[str, int]))
+        return cls(_decode_offsets(text))
 
     def at(self, topic: str, partition: int) -> int:
         """The next offset to read there."""

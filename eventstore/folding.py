@@ -8,6 +8,7 @@ import msgspec
 from commands.aggregate import Aggregate, Loaded
 from eventstore.events import PLAIN, RecordedEvent
 from sagas import by_name
+from schemas.decoding import decode_json, decoder
 from schemas.records import encode
 from schemas.stream import Appended
 
@@ -25,7 +26,7 @@ class StateAt(msgspec.Struct, frozen=True):
 
     def plain(self) -> Any:
         """As JSON has it: ``state``, and ``parts`` where there are any."""
-        return msgspec.json.decode(encode({"state": self.state, "parts": dict(self.parts)}))
+        return decode_json(encode({"state": self.state, "parts": dict(self.parts)}))
 
 
 NOTHING: Final = StateAt(0, 0, None)
@@ -50,11 +51,8 @@ def fold(
 def _evolved(
     row: Aggregate, types: Mapping[str, type[msgspec.Struct]], loaded: Loaded, event: RecordedEvent
 ) -> Loaded:
-    what: msgspec.Struct
-    if row.name == PLAIN:
-        what = Appended(event.type, event.json)
-    else:
-        what = msgspec.json.decode(event.data, type=types[event.type])
+    plain = row.name == PLAIN
+    what = Appended(event.type, event.json) if plain else decoder(types[event.type])(event.data)
     after = row.evolve(loaded, what, event.occurred_at_ms)
     open_parts = {part: state for part, state in after.parts.items() if state is not None}
     return Loaded(after.root, open_parts)

@@ -29,6 +29,7 @@ from runtime.redis import is_cluster, new_line, pooled
 from runtime.settings import Settings
 from runtime.topic_admin import topic_ids, topics_of
 from schemas import headers, topics
+from schemas.decoding import decoder
 from schemas.ids import PART_SEPARATOR
 from schemas.records import OutcomeStatus
 
@@ -87,9 +88,9 @@ class _Command(msgspec.Struct):
     command_id: str
 
 
-_event: Final = msgspec.json.Decoder(_Event)
-_outcome: Final = msgspec.json.Decoder(_Outcome)
-_command: Final = msgspec.json.Decoder(_Command)
+_decode_event: Final = decoder(_Event)
+_decode_outcome: Final = decoder(_Outcome)
+_decode_command: Final = decoder(_Command)
 
 
 def indexed_topics(settings: Settings) -> Iterator[tuple[str, Kind, str]]:
@@ -282,18 +283,18 @@ def note(entries: Entries, source: Source, number: int, record: IncomingRecord) 
     try:
         match source.kind:
             case Kind.HISTORY:
-                event = _event.decode(record.value or b"")
+                event = _decode_event(record.value or b"")
                 entries.event(at, (record.key or b"").decode(), event.version)
                 if correlation:
                     entries.talk(at, correlation)
             case Kind.OUTCOMES:
-                outcome = _outcome.decode(record.value or b"")
+                outcome = _decode_outcome(record.value or b"")
                 entries.recent(at, correlation or outcome.command_id, source.life_ms)
                 if outcome.status is OutcomeStatus.REJECTED:
                     aggregate_id = (record.key or b"").decode().partition(PART_SEPARATOR)[0]
                     entries.refused(at, aggregate_id, outcome.decided_at_ms, source.life_ms)
             case Kind.COMMANDS:
-                command = _command.decode(record.value or b"")
+                command = _decode_command(record.value or b"")
                 entries.recent(at, correlation or command.command_id, source.life_ms)
             case Kind.DEAD_LETTERS | Kind.AUDIT:
                 if correlation:

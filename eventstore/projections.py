@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from eventstore.events import BEGINNING, EventStoreError, Position, RecordedEvent
 from runtime.redis import pooled
 from runtime.settings import Settings
+from schemas.decoding import decoder
 
 S = TypeVar("S")
 
@@ -61,6 +62,9 @@ class Kept(msgspec.Struct, frozen=True):
     state: msgspec.Raw
 
 
+_decode_kept: Final = decoder(Kept)
+
+
 class ProjectionShelf:
     """Where the states of projections are kept."""
 
@@ -77,8 +81,8 @@ class ProjectionShelf:
         text: Any = self._redis.run([("GET", self._key(projection))])[0]
         if text is None:
             return projection.initial, BEGINNING
-        kept = msgspec.json.decode(text, type=Kept)
-        return msgspec.json.decode(kept.state, type=projection.state_type), kept.position
+        kept = _decode_kept(text)
+        return decoder(projection.state_type)(kept.state), kept.position
 
     def keep(self, projection: Projection[S], state: S, position: Position) -> None:
         """State and position, in one write."""

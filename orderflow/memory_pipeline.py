@@ -17,8 +17,6 @@ from hashlib import blake2b
 from itertools import count
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
-import msgspec
-
 from commands.aggregate import Aggregate
 from payments.gateway import Charge, GatewayUnavailable
 from payments.memory_gateway import MemoryGateway
@@ -33,6 +31,7 @@ from runtime.records import Headers, IncomingRecord, OutgoingRecord, occurred_at
 from sagas import AGGREGATES
 from sagas import by_name as aggregate_of
 from schemas import headers
+from schemas.decoding import decoder
 from schemas.ids import is_part_key
 from schemas.parking import Parked, decode_parked, read_parked_key
 from schemas.personal import KEY_BYTES
@@ -182,7 +181,7 @@ class MemoryPipeline:
     def states(self, name: str, kind: type[T]) -> dict[str, T]:
         """States of an aggregate's roots by id."""
         return {
-            key.decode(): msgspec.json.decode(decode_event(value).state, type=kind)
+            key.decode(): decoder(kind)(decode_event(value).state)
             for key, value in self.stores[name].states.data.items()
             if not is_part_key(key.decode())
         }

@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 
 from payments.gateway import Charge, Charged, Declined, GatewayUnavailable, KeyReused, Refunded
+from schemas.decoding import decoder
 
 KEY_HEADER: Final = "Idempotency-Key"
 MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -82,6 +83,6 @@ class HttpGateway:
 
 def _read(answer: bytes, kind: type[Answer]) -> Answer:
     try:
-        return msgspec.json.decode(answer, type=kind)
+        return decoder(kind)(answer)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise GatewayUnavailable(f"an answer that is none: {error}") from error

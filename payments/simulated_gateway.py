@@ -30,6 +30,7 @@ from payments.ledger import Ledger, LedgerInUse
 from payments.simulation import AnswerLost, SimulatedGateway
 from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings
+from schemas.decoding import decoder
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ class _Terms(msgspec.Struct, frozen=True):
     amount: int
     currency: str
     token: str
+
+
+_decode_terms: Final = decoder(_Terms)
 
 
 def ledger_file(settings: Settings) -> Path:
@@ -119,7 +123,7 @@ class _Endpoints:
 
     async def charge(self, request: web.Request) -> web.Response:
         try:
-            terms = msgspec.json.decode(await request.read(), type=_Terms)
+            terms = _decode_terms(await request.read())
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return _json({"error": str(error)}, 400)
         key = request.headers.get(KEY_HEADER, "")

@@ -15,13 +15,13 @@ from pydantic import ValidationError
 
 from commands.aggregate import Aggregate, Command, invalid_data
 from commands.parking import ORDERS
+from schemas.decoding import decoder
 from schemas.ids import is_id
 from schemas.partitioner import partition_of
 from schemas.records import (
     FIRST_VERSION,
     MAX_COMMAND_BYTES,
     CommandRecord,
-    decode,
     decode_command,
     encode,
 )
@@ -54,7 +54,7 @@ class _JustTheId(msgspec.Struct):
     command_id: str
 
 
-_id_decoder = msgspec.json.Decoder(_JustTheId)
+_decode_id = decoder(_JustTheId)
 
 _BLANK: Final = msgspec.Raw(b"{}")
 """The data of a command that says all with its type."""
@@ -258,7 +258,7 @@ def _malformed(aggregate_id: str, value: bytes, reason: str) -> Request | Unansw
     """A broken envelope still gets an outcome when its command id can be made out."""
     rejection = Rejection(Code.MALFORMED, f"not a command: {reason}")
     try:
-        command_id = decode(_id_decoder, value).command_id
+        command_id = _decode_id(value).command_id
     except msgspec.DecodeError:
         return Unanswerable(rejection)
     if not is_id(command_id):

@@ -20,6 +20,7 @@ from sagas import react
 from sagas.messages import StartSaga, WakeSaga
 from sagas.react import FollowUp
 from schemas import headers
+from schemas.decoding import decoder
 from schemas.ids import end_key
 from schemas.records import FIRST_VERSION, Outcome, decode_outcome, encode
 from schemas.rejections import Rejection
@@ -48,15 +49,15 @@ class _Stored(msgspec.Struct, frozen=True):
     state_version: int = FIRST_VERSION
 
 
-_stored: Final = msgspec.json.Decoder(_Stored)
+_decode_stored: Final = decoder(_Stored)
 _whole: Final = StateReader(SagaState)
 _current: Final = version_of(SagaState)
-_appointment: Final = msgspec.json.Decoder(Appointment)
+_decode_appointment: Final = decoder(Appointment)
 
 
 def appointment(value: bytes) -> bytes | None:
     """Of a saga's record, its appointment, by which the store finds the sagas that have one."""
-    stored = _stored.decode(value)
+    stored = _decode_stored(value)
     state: _Appointed | SagaState = stored.state
     if stored.state_version != _current:
         _, state = _whole.read(value)
@@ -79,7 +80,7 @@ class SagaDecider(Decider):
         """Finds all appointments anew: those that were being kept may have been lost with a
         transaction.
         """
-        self._appointments = [(_appointment.decode(m), k) for k, m in self._store.states.marked()]
+        self._appointments = [(_decode_appointment(m), k) for k, m in self._store.states.marked()]
         heapq.heapify(self._appointments)
         super().ready()
 

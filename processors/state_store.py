@@ -27,6 +27,7 @@ from rocksdict import (
 )
 
 from sagas import AGGREGATES
+from schemas.decoding import decoder
 from schemas.personal import forgets
 from schemas.topics import IDEMPOTENCY_WINDOW_MS, TOMBSTONE_RETENTION_MS
 
@@ -83,6 +84,9 @@ class Checkpoint(msgspec.Struct, frozen=True):
     topic_id: str
     offset: int
     written_at_ms: int
+
+
+_decode_checkpoint: Final = decoder(Checkpoint)
 
 
 class PartitionCopy:
@@ -210,7 +214,7 @@ class PartitionCopy:
 
     def _checkpoint(self) -> Checkpoint | None:
         value = self._db.get(_CHECKPOINT_KEY)
-        return None if value is None else msgspec.json.decode(value, type=Checkpoint)
+        return None if value is None else _decode_checkpoint(value)
 
     def _is_trustworthy(self) -> bool:
         """Of the same topic, and not away for so long that a deletion may have been compacted away."""

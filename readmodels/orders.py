@@ -18,11 +18,12 @@ from readmodels.records import Change
 from readmodels.scripts import ORDER, PLACE, BucketCalls
 from readmodels.steps import Steps
 from runtime.redis import Command
+from schemas.decoding import decoder
 from schemas.ids import is_id
 from schemas.money import MAX_AMOUNT
 from schemas.order import OrderState, OrderStatus
 
-_decode: Final = msgspec.json.Decoder(OrderState).decode
+_decode: Final = decoder(OrderState)
 _encode: Final = msgspec.json.Encoder().encode
 _is_currency: Final = re.compile(r"[A-Z]{3}", re.ASCII).fullmatch
 _STATUS: Final = {status: status.value for status in OrderStatus}

@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterable
 from typing import Final, Literal
 
-import msgspec
-
 from readmodels import positions
 from readmodels.answers import (
     OrderAnswer,
@@ -28,6 +26,7 @@ from readmodels.sagas import answer, asked_for, scores_of
 from readmodels.steps import Pause, Steps, pairs
 from readmodels.views import ORDERS, SAGAS, STOCK, USERS, VIEWS, View, named
 from runtime.redis import Command
+from schemas.decoding import decoder
 from schemas.order import OrderLine
 from schemas.saga import ENDED
 
@@ -36,7 +35,7 @@ LIMIT: Final = 1_000
 
 _FIRST_PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.1
-_lines: Final = msgspec.json.Decoder(tuple[OrderLine, ...]).decode
+_lines: Final = decoder(tuple[OrderLine, ...])
 
 _KIND_OF: Final = {USERS.name: "user", STOCK.name: "sku", SAGAS.name: "saga"}
 """Of a view with one document an aggregate, the kind of key that holds it."""

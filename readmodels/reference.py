@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from readmodels.answers import OrderAnswer, Profile, SagaAnswer, StockAnswer, UserAnswer
 from readmodels.records import Headers, Unreadable, read
 from readmodels.sagas import step_answer
+from schemas.decoding import decoder
 from schemas.inventory import StockLevel
 from schemas.order import OrderState, OrderStatus
 from schemas.saga import SagaState
@@ -51,7 +50,7 @@ class Reference:
         self, aggregate: str, key: bytes | None, value: bytes | None, headers: Headers = None
     ) -> None:
         """One record of an events topic; unreadable ones change nothing."""
-        shape = {
+        shape: type[Any] = {
             "order": OrderState,
             "inventory": StockLevel,
             "user": UserState,
@@ -61,7 +60,7 @@ class Reference:
         states: Reader[Any] = Reader(shape)
 
         def check(_identity: str, _version: int, state: bytes) -> bytes:
-            msgspec.json.decode(state, type=shape)
+            decoder(shape)(state)
             return state
 
         try:
@@ -75,7 +74,7 @@ class Reference:
         """All orders by id."""
         found: dict[str, OrderAnswer] = {}
         for order_id, (version, state) in self.tables["order"].living().items():
-            order = msgspec.json.decode(state, type=OrderState)
+            order = decoder(OrderState)(state)
             found[order_id] = OrderAnswer(
                 order_id,
                 version,
@@ -93,7 +92,7 @@ class Reference:
         """All SKUs."""
         found: dict[str, StockAnswer] = {}
         for sku, (version, state) in self.tables["inventory"].living().items():
-            level = msgspec.json.decode(state, type=StockLevel)
+            level = decoder(StockLevel)(state)
             found[sku] = StockAnswer(
                 sku,
                 version,
@@ -110,7 +109,7 @@ class Reference:
         """All users that are registered or have orders."""
         profiles: dict[str, Profile] = {}
         for user_id, (version, state) in self.tables["user"].living().items():
-            user = msgspec.json.decode(state, type=UserState)
+            user = decoder(UserState)(state)
             if user.status is UserStatus.FORGOTTEN:
                 continue
             profiles[user_id] = Profile(
@@ -138,7 +137,7 @@ class Reference:
         """All sagas by id."""
         found: dict[str, SagaAnswer] = {}
         for saga_id, (version, state) in self.tables["saga"].living().items():
-            saga = msgspec.json.decode(state, type=SagaState)
+            saga = decoder(SagaState)(state)
             found[saga_id] = SagaAnswer(
                 saga_id, version, saga.saga, saga.status.value, saga.correlation_id or saga_id,
                 saga.started_at_ms, saga.updated_at_ms, tuple(map(step_answer, saga.steps)),

@@ -13,6 +13,7 @@ import msgspec
 from readmodels.answers import SagaAnswer, SagaStepAnswer
 from readmodels.documents import Collection, Document
 from readmodels.records import flat
+from schemas.decoding import decoder
 from schemas.saga import (
     ACCEPTED,
     ENDED,
@@ -24,9 +25,9 @@ from schemas.saga import (
     StepState,
 )
 
-_decode: Final = msgspec.json.Decoder(SagaState).decode
+_decode: Final = decoder(SagaState)
 _encode: Final = msgspec.json.Encoder().encode
-_steps: Final = msgspec.json.Decoder(tuple[SagaStepAnswer, ...]).decode
+_steps: Final = decoder(tuple[SagaStepAnswer, ...])
 
 COLLECTION: Final = Collection("saga", ranking="by-status")
 

@@ -8,10 +8,11 @@ import msgspec
 
 from readmodels.documents import Collection, Document
 from readmodels.records import flat
+from schemas.decoding import decoder
 from schemas.inventory import StockLevel
 from schemas.money import MAX_AMOUNT
 
-_decode: Final = msgspec.json.Decoder(StockLevel).decode
+_decode: Final = decoder(StockLevel)
 
 COLLECTION: Final = Collection("sku", ranking="low")
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 from readmodels.documents import Collection, Document
 from readmodels.records import flat
+from schemas.decoding import decoder
 from schemas.user import UserState, UserStatus
 
-_decode: Final = msgspec.json.Decoder(UserState).decode
+_decode: Final = decoder(UserState)
 
 COLLECTION: Final = Collection("user")
 

@@ -24,6 +24,7 @@ from runtime.records import Headers
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas import headers
+from schemas.decoding import decoder
 from schemas.ids import end_key, reply_key
 from schemas.parking import ParkedNotice, decode_notice, put_off_by
 from schemas.records import (
@@ -43,7 +44,7 @@ DEFAULT_TIMEOUT_S: Final = 30.0
 
 T = TypeVar("T")
 Decode = Callable[[bytes], T]
-_decode_end: Final = msgspec.json.Decoder(SagaEnd).decode
+_decode_end: Final = decoder(SagaEnd)
 
 
 class OutcomeTimeout(TimeoutError):

@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import msgspec
-
 from commands.aggregate import Command
 from sagas.create_order import (
     CREATE_ORDER,
@@ -41,6 +39,7 @@ from sagas.definition import (
 )
 from sagas.messages import CompensateSaga, RecordAnswer, StartSaga
 from sagas.tokens import Token
+from schemas.decoding import decode_object
 from schemas.saga import (
     SagaCompensated,
     SagaCompleted,
@@ -144,7 +143,7 @@ def react(saga_id: str, event: SagaEvent, correlation_id: str) -> tuple[Reaction
     """What the services do when they hear of an event; nothing for sagas that are none of theirs."""
     match event:
         case SagaStarted(saga=saga, input=given) if saga == ORDER_CREATE and given != NOT_BEGUN:
-            return _begin(saga_id, PARTS[0], msgspec.json.decode(given), correlation_id)
+            return _begin(saga_id, PARTS[0], decode_object(given), correlation_id)
         case SagaCompleted(saga=saga, input=given):
             part = _part_of_saga.get(saga or "")
             return _completed(saga_id, part, given, correlation_id) if part else ()

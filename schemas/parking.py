@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from schemas.decoding import decoder
 from schemas.ids import PART_SEPARATOR
 from schemas.rejections import Code
 
@@ -68,19 +69,10 @@ class Action(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     note: str = ""
 
 
-_parked: Final = msgspec.json.Decoder(Parked)
-_action: Final = msgspec.json.Decoder(Action)
-decode_notice: Final = msgspec.json.Decoder(ParkedNotice).decode
-
-
-def decode_parked(value: bytes) -> Parked:
-    """Raises msgspec.DecodeError."""
-    return _parked.decode(value)
-
-
-def decode_action(value: bytes) -> Action:
-    """Raises msgspec.DecodeError."""
-    return _action.decode(value)
+decode_parked: Final = decoder(Parked)
+decode_action: Final = decoder(Action)
+decode_notice: Final = decoder(ParkedNotice)
+"""Each raises ``DecodeError``."""
 
 
 def parked_key(aggregate_id: bytes, offset: int) -> bytes:

@@ -28,6 +28,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from msgspec.inspect import Metadata, NoneType, StrType, StructType, Type, UnionType, type_info
 
+from schemas.decoding import decode_json, decode_object
 from schemas.records import FIRST_VERSION, decode_event, encode
 from schemas.upcasting import Json, upcasters_of
 
@@ -137,7 +138,7 @@ def opened(kind: type, data: bytes, key: bytes | None, stream: str, event_id: st
 
     Raises SealBroken, msgspec.DecodeError.
     """
-    fields: Json = msgspec.json.decode(data, type=dict)
+    fields: Json = decode_object(data)
     for name in personal_fields(kind):
         if fields.get(name) is not None:
             place = _place(stream, event_id, name)
@@ -148,7 +149,7 @@ def opened(kind: type, data: bytes, key: bytes | None, stream: str, event_id: st
 def _open(value: Any, key: bytes, place: list[bytes]) -> Any:
     try:
         closed = key_bytes(str(value).removeprefix(_SEAL))
-        return msgspec.json.decode(AESSIV(key).decrypt(closed, place))
+        return decode_json(AESSIV(key).decrypt(closed, place))
     except (InvalidTag, ValueError) as error:
         raise SealBroken(f"{b' '.join(place).decode()}: {SealBroken.__doc__}") from error
 

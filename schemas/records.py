@@ -6,10 +6,11 @@ record.
 """
 
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
+from schemas.decoding import decoder
 from schemas.rejections import Code
 
 FIRST_VERSION: Final = 1
@@ -107,13 +108,6 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
         return self.status is OutcomeStatus.ACCEPTED
 
 
-T = TypeVar("T")
-
-_command_decoder = msgspec.json.Decoder(CommandRecord)
-_event_decoder = msgspec.json.Decoder(EventRecord)
-_outcome_decoder = msgspec.json.Decoder(Outcome)
-
-
 encode: Final = msgspec.json.Encoder().encode
 """JSON of a record, an event, a state or plain data; compact, UTF-8, keys in the order of declaration."""
 
@@ -129,24 +123,11 @@ def with_state(event: bytes, state: msgspec.Struct, state_version: int, subject_
     return b"".join((event[:-1], begin, encode(state), end))
 
 
-def decode(decoder: msgspec.json.Decoder[T], value: bytes) -> T:
-    """Decodes JSON; whatever is wrong with the bytes is a ``msgspec.DecodeError``, broken UTF-8 too."""
-    try:
-        return decoder.decode(value)
-    except UnicodeDecodeError as error:
-        raise msgspec.DecodeError(f"not UTF-8: {error}") from error
+decode_command: Final = decoder(CommandRecord)
+"""Decode the envelope of a command. Raises ``DecodeError``."""
 
+decode_event: Final = decoder(EventRecord)
+"""Decode an event record. Raises ``DecodeError``."""
 
-def decode_command(value: bytes) -> CommandRecord:
-    """Raises ``msgspec.DecodeError`` (or its ``ValidationError``) when it is not the envelope."""
-    return decode(_command_decoder, value)
-
-
-def decode_event(value: bytes) -> EventRecord:
-    """Raises ``msgspec.DecodeError`` (or its ``ValidationError``) when it is not an event record."""
-    return decode(_event_decoder, value)
-
-
-def decode_outcome(value: bytes) -> Outcome:
-    """Raises ``msgspec.DecodeError`` (or its ``ValidationError``) when it is not an outcome."""
-    return decode(_outcome_decoder, value)
+decode_outcome: Final = decoder(Outcome)
+"""Decode an outcome. Raises ``DecodeError``."""

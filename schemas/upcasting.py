@@ -18,6 +18,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from schemas.decoding import decode_object, decoder
 from schemas.records import FIRST_VERSION, decode_event, encode
 
 Json = dict[str, Any]
@@ -74,7 +75,7 @@ class Reader(Generic[T]):
     def __init__(self, kind: type[T]) -> None:
         self.type: Final = kind
         self._current = version_of(kind)
-        self._decode = msgspec.json.Decoder(kind).decode
+        self._decode: Callable[[bytes | msgspec.Raw], T] = decoder(kind)
 
     def read(self, data: bytes | msgspec.Raw, version: int) -> T:
         """Raises UnsupportedVersion, msgspec.MsgspecError, UnicodeDecodeError."""
@@ -87,7 +88,7 @@ class Reader(Generic[T]):
         return bytes(data) if version == self._current else self._upcast(data, version)
 
     def _upcast(self, data: bytes | msgspec.Raw, version: int) -> bytes:
-        return encode(upcast(self.type, msgspec.json.decode(data, type=dict), version))
+        return encode(upcast(self.type, decode_object(data), version))
 
 
 class StateReader(Generic[T]):
@@ -99,7 +100,7 @@ class StateReader(Generic[T]):
         stored = msgspec.defstruct(
             "Stored", [("version", int), ("state", kind), ("state_version", int, FIRST_VERSION)]
         )
-        self._decode = msgspec.json.Decoder(stored).decode
+        self._decode = decoder(stored)
 
     def read(self, value: bytes) -> tuple[int, T]:
         """Raises as ``Reader.read``."""

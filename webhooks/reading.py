@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Final
 
-import msgspec
 from confluent_kafka.admin import AdminClient
 
 from runtime import kafka
 from runtime.reading import read_to_end
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
+from schemas.decoding import decoder
 from schemas.partitioner import partition_for
-from schemas.records import decode
 from schemas.topics import WEBHOOK
 from schemas.webhook import Delivery
 from webhooks.registry import Webhook, group_id, webhook_in
@@ -25,7 +24,7 @@ from webhooks.registry import Webhook, group_id, webhook_in
 AT_ONCE: Final = 10_000
 PATIENCE_S: Final = 30.0
 
-_deliveries: Final = msgspec.json.Decoder(Delivery)
+_decode_delivery: Final = decoder(Delivery)
 
 
 def webhooks(settings: Settings) -> dict[str, Webhook]:
@@ -84,4 +83,4 @@ def _log(settings: Settings, webhook_id: str) -> Iterator[Delivery]:
         for message in read_to_end(consumer, [place], AT_ONCE, PATIENCE_S):
             value = message.value()
             if message.key() == key and value is not None:
-                yield decode(_deliveries, value)
+                yield _decode_delivery(value)

@@ -15,8 +15,6 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-import msgspec
-
 from orderflow.bus.bus import Bus
 from orderflow.bus.calls import Middleware
 from orderflow.memory_pipeline import TOPICS, MemoryPipeline
@@ -25,13 +23,14 @@ from readmodels.queries import AsyncAsking
 from runtime.client import CommandParked, OutgoingCommand
 from runtime.records import OutgoingRecord
 from schemas import headers
+from schemas.decoding import decoder
 from schemas.ids import end_key, reply_key
 from schemas.parking import decode_notice, put_off_by
 from schemas.records import Outcome, decode_outcome
 from schemas.saga import SagaEnd
 from schemas.topics import AGGREGATES
 
-_decode_end: Final = msgspec.json.Decoder(SagaEnd).decode
+_decode_end: Final = decoder(SagaEnd)
 _EVENTS: Final = {TOPICS.events(aggregate): aggregate for aggregate in AGGREGATES}
 _REPLY: Final = (headers.REPLY_PARTITION, b"0")
 

@@ -1,9 +1,8 @@
 """`orderflow consistency`: is every view where its topic is? And wait until it is."""
 
 from contextlib import closing
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-import msgspec
 import typer
 
 from orderflow.cli.context import connected
@@ -14,7 +13,10 @@ from readmodels.consistency import Consistency, ViewConsistency
 from readmodels.keys import verified_key
 from runtime.redis import pooled
 from runtime.settings import Settings
+from schemas.decoding import decoder
 from verification.role import Verified
+
+_decode_verified: Final = decoder(Verified)
 
 
 def consistency(
@@ -48,7 +50,7 @@ def _verified(settings: Settings) -> Verified | None:
     """What the verifier's last pass came to, if one runs."""
     with closing(pooled(settings)) as redis:
         stored = redis.run([("GET", verified_key(settings.topic_prefix))])[0]
-    return msgspec.json.decode(stored, type=Verified) if stored else None
+    return _decode_verified(stored) if stored else None
 
 
 def _document(

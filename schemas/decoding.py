@@ -1,0 +1,54 @@
+"""Decode JSON and numbers that anyone may have written.
+
+Decoding is total: it returns a value or raises ``DecodeError``, whatever the bytes are. msgspec alone is not:
+it raises ``RecursionError`` for JSON nested over about 1,000 levels and ``UnicodeDecodeError`` for broken
+UTF-8. Pure; everyone may import this. Invariant: nothing else in the product calls ``msgspec.json`` to
+decode (tests/unit/test_decoding.py).
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+
+DecodeError: Final = msgspec.DecodeError
+"""The bytes are not what they should be; ``msgspec.ValidationError`` is one of these."""
+
+MAX_DIGITS: Final = 18
+"""Digits of a number in a header: every such number is below 10**18 and fits 64 bits."""
+
+T = TypeVar("T")
+
+
+def decoder(kind: type[T]) -> Callable[[bytes | str | msgspec.Raw], T]:
+    """Return the function that decodes JSON as ``kind``. It raises ``DecodeError`` and nothing else."""
+    raw_decode = msgspec.json.Decoder(kind).decode
+
+    def decode(value: bytes | str | msgspec.Raw) -> T:
+        try:
+            decoded: T = raw_decode(value)
+            return decoded
+        except msgspec.DecodeError:
+            raise
+        except UnicodeDecodeError as error:
+            raise msgspec.DecodeError(f"not UTF-8: {error}") from error
+        except RecursionError as error:
+            raise msgspec.DecodeError("nested too deeply") from error
+
+    return decode
+
+
+decode_json: Final[Callable[[bytes | str | msgspec.Raw], Any]] = decoder(cast("type[Any]", Any))
+"""Decode any JSON. Raises ``DecodeError``."""
+
+decode_object: Final[Callable[[bytes | str | msgspec.Raw], dict[str, Any]]] = decoder(
+    dict[str, Any]
+)
+"""Decode a JSON object. Raises ``DecodeError``."""
+
+
+def whole_number(text: bytes | str | None) -> int | None:
+    """Return the number that ASCII digits stand for, or None for anything else and for over 18 digits."""
+    if not text or len(text) > MAX_DIGITS or not text.isascii() or not text.isdigit():
+        return None
+    return int(text)
