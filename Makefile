@@ -15,7 +15,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do \
 LOCK_FLAGS := --generate-hashes --universal --python-version 3.11 --no-emit-index-url \
 	--no-emit-find-links --no-header --quiet
 
-.PHONY: help venv demo test check format bench lock clean
+.PHONY: help venv demo test fuzz check format bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,6 +41,12 @@ JOBS ?= 3
 
 test: $(STAMP) ## all tests, against real servers
 	$(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+# Each target for so long; the corpus that the runs keep is part of `make test`, too.
+SECONDS ?= 10
+
+fuzz: $(STAMP) ## fuzz every decoder, SECONDS each (Linux, x86-64)
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(FUZZ)
 
 check: $(STAMP) ## formatting, lint, types, import rules, the published contract
 	$(BIN)/ruff format --check .
