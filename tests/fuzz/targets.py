@@ -27,9 +27,9 @@ from processors.decider import Decider
 from processors.memory import MemoryState
 from processors.reactor import failure, reactions
 from processors.saga_decider import SagaDecider, appointment
-from readmodels.views import VIEWS
 from readmodels.records import Unreadable as UnreadableRecord
 from readmodels.records import read
+from readmodels.views import VIEWS
 from runtime.records import IncomingRecord, OutgoingRecord
 from sagas import AGGREGATES, by_name
 from schemas.decoding import DecodeError
@@ -82,12 +82,12 @@ def _project(data: bytes) -> None:
     for view in VIEWS:
         record = unpacked(data, TOPICS.events(view.aggregate))
         try:
-            read(record.key, record.value, _bytes_of(record), view.states, view.project)
+            read(record.key, record.value, _came_with(record), view.states, view.project)
         except UnreadableRecord:
             continue
 
 
-def _bytes_of(record: IncomingRecord) -> Any:
+def _came_with(record: IncomingRecord) -> Any:
     return record.headers
 
 
@@ -154,9 +154,9 @@ def _subscribe(data: bytes) -> None:
 
 
 def _answer(data: bytes) -> None:
-    for kind in (Charged, Declined, Refunded):
+    for read_as in (Charged, Declined, Refunded):
         try:
-            read_gateway_answer(data, kind)
+            read_gateway_answer(data, read_as)  # type: ignore[type-var]  # each of its three types
         except GatewayUnavailable:
             continue
 

@@ -76,7 +76,9 @@ def _depth(key: bytes, valid: dict[str, Any]) -> Strategy:
 
 def _field(key: bytes, valid: dict[str, Any]) -> Strategy:
     """A field of a wrong type, or missing."""
-    wrong = st.sampled_from([None, 1.5, "", "\x00", [], {}, True, -1, 2**63, "é" * 300])
+    wrong: st.SearchStrategy[Any] = st.sampled_from(
+        [None, 1.5, "", "\x00", [], {}, True, -1, 2**63, "é" * 300]
+    )
     return st.builds(
         lambda field, value: Hostile(key, _json(valid, **{field: value}), []),
         st.sampled_from(list(valid)),

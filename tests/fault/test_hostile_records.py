@@ -1,0 +1,161 @@
+"""Every topic that a role reads, times every kind of hostile record, on a running pipeline: others are
+answered, views catch up, a letter stands; and all of it again after every role was killed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from runtime.embedded import ServersAddress
+from runtime.settings import Settings
+from schemas.topics import AGGREGATES, DOMAIN, SAGA
+from tests.support.attacked import Attacked
+from tests.support.hostile import KINDS, Hostile
+from tests.support.processes import environment
+from tests.support.up import Up
+
+COMMAND: Final = {"type": "RegisterUser", "command_id": "h-1", "data": {"name": "A"}}
+EVENT: Final = {
+    "type": "UserRegistered",
+    "id": "h-1:0",
+    "version": 1,
+    "occurred_at_ms": 1_767_268_800_000,
+    "data": {"name": "A"},
+    "state": {"name": "A", "status": "active"},
+}
+OUTCOME: Final = {
+    "command_id": "h-1",
+    "type": "RegisterUser",
+    "aggregate": "user",
+    "aggregate_id": "h",
+    "status": "accepted",
+    "version": 1,
+    "decided_at_ms": 1_767_268_800_000,
+}
+PARKED: Final = {"offset": 0, "occurred_at_ms": 1, "value": "e30=", "attempts": 1}
+
+TOPICS: Final[dict[str, dict[str, Any]]] = {
+    **{f"{aggregate}.commands": COMMAND for aggregate in AGGREGATES},
+    **{f"{aggregate}.events": EVENT for aggregate in AGGREGATES},
+    **{f"{aggregate}.history": EVENT for aggregate in AGGREGATES},
+    **{f"{aggregate}.outcomes": OUTCOME for aggregate in AGGREGATES},
+    **{f"{aggregate}.parked": PARKED for aggregate in AGGREGATES},
+    "replies": OUTCOME,
+    "webhook-deliveries": OUTCOME,
+    "dead-letters": COMMAND,
+    "audit": PARKED,
+}
+"""Topic → a record around which hostile ones are made."""
+
+VIEWED: Final = ("user", "inventory", "order", SAGA)
+
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(900)]
+
+Batch = dict[str, list[Hostile]]
+
+
+def batches() -> st.SearchStrategy[Batch]:
+    """For each topic a record of every kind."""
+    return st.fixed_dictionaries(
+        {
+            topic: st.tuples(
+                *(
+                    kind(f"h{number}".encode(), valid | {"command_id": f"h-{number}"})
+                    for number, kind in enumerate(KINDS.values())
+                )
+            ).map(list)
+            for topic, valid in TOPICS.items()
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def attacked(
+    servers: ServersAddress, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Attacked]:
+    folder = tmp_path_factory.mktemp("attacked")
+    env = environment(servers, f"t{uuid.uuid4().hex[:12]}", folder / "home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        with Up(env, folder / "up.log") as up:
+            yield Attacked(up, env, Settings())
+
+
+@settings(
+    max_examples=2,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(batch=batches())
+def test_no_kind_of_record_on_any_topic_stops_anybody(attacked: Attacked, batch: Batch) -> None:
+    before = attacked.pids()
+    sent = {
+        topic: attacked.put(f"{attacked.settings.topic_prefix}.{topic}", records)
+        for topic, records in batch.items()
+    }
+    attacked.goes_on()
+    for aggregate in DOMAIN:
+        attacked.handled(sent[f"{aggregate}.commands"], aggregate)
+    assert attacked.pids() == before, "a role has ended"
+    attacked.kill_roles()
+    attacked.goes_on()
+
+
+def test_what_no_view_can_use_stands_in_the_dead_letters(attacked: Attacked) -> None:
+    garbage = [Hostile(f"g{number}".encode(), b"garbage", []) for number in range(4)]
+    for aggregate in VIEWED:
+        sent = attacked.put(attacked.topics.events(aggregate), garbage)
+        attacked.goes_on()
+        assert set(sent) <= attacked.letters()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("dead-letters", "list"),
+        ("webhooks", "list"),
+        ("sagas", "list"),
+        ("topics", "diff"),
+        ("history", "--correlation", "h-5"),
+        ("query", "top-users"),
+        ("query", "low-stock"),
+    ],
+    ids=" ".join,
+)
+def test_every_reading_command_answers_with_all_of_it_in_the_topics(
+    attacked: Attacked, arguments: tuple[str, ...]
+) -> None:
+    attacked.run(*arguments)
+
+
+@pytest.mark.skipif(shutil.which("kcat") is None, reason="only kcat can write such a header name")
+def test_a_header_name_that_is_not_utf8_stops_nobody(attacked: Attacked) -> None:
+    bootstrap = attacked.settings.kafka_bootstrap_servers or ""
+    for topic in ("user.commands", "user.events", "order.history", "user.outcomes"):
+        name = f"{attacked.settings.topic_prefix}.{topic}"
+        command: list[str | bytes] = [
+            "kcat",
+            "-P",
+            "-b",
+            bootstrap,
+            "-t",
+            name,
+            "-k",
+            "ada",
+            "-H",
+            b"\xff=1",
+        ]
+        subprocess.run(command, input=b'{"type":"X","command_id":"k-1"}', check=True, timeout=60)
+    attacked.goes_on()
+    attacked.kill_roles()
+    attacked.goes_on()
