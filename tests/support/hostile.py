@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from schemas import headers
 
 MIB: Final = 1024 * 1024
+SHOWN_BYTES: Final = 60
 Marks = list[tuple[str, bytes | None]]
 
 NUMBERED: Final = (
@@ -44,10 +45,21 @@ class Hostile(NamedTuple):
     value: bytes | None
     headers: Marks
 
+    def __repr__(self) -> str:
+        """Return its parts, each cut: a failing test shows hundreds of records, some of megabytes."""
+        headers = [(name, _cut(value)) for name, value in self.headers[:5]]
+        return f"Hostile({_cut(self.key)}, {_cut(self.value)}, {headers})"
+
 
 Strategy = st.SearchStrategy[Hostile]
 Kind = Callable[[bytes, dict[str, Any]], Strategy]
 """From the key and the JSON of a valid record."""
+
+
+def _cut(part: bytes | None) -> str:
+    if part is None or len(part) <= SHOWN_BYTES:
+        return repr(part)
+    return f"{part[:SHOWN_BYTES]!r}… of {len(part):,} bytes"
 
 
 def nested(depth: int) -> bytes:
