@@ -15,7 +15,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
@@ -27,8 +26,13 @@ from processors.decider import Decider
 from processors.partitions import OwnedPartitions, Place
 from processors.slot import Slot
 from processors.state_store import Marker, PartitionState
-from processors.transaction import NextOffsets, TransactionalWriter, TransactionFailed
-from runtime import kafka, topic_admin
+from processors.transaction import (
+    NextOffsets,
+    PendingCommit,
+    TransactionalWriter,
+    TransactionFailed,
+)
+from runtime import kafka, topic_admin, watchdog
 from runtime.records import IncomingRecord, OutgoingRecord, incoming
 from runtime.settings import Settings
 from schemas.topics import Topics
@@ -55,6 +59,14 @@ TELL_EVERY_S: Final = 10.0
 
 DUE_EVERY_S: Final = 0.05
 """How often it looks what time has made due."""
+
+NOTE_EVERY_S: Final = 1.0
+"""How often it notes on the disk how far commands are decided."""
+
+IDLE_AFTER_S: Final = 0.1
+"""A processor that has committed nothing for so long, and has nothing to commit, commits the ends of its
+partitions.
+"""
 
 NewDecider = Callable[[Aggregate, Topics, int, PartitionState], Decider]
 
@@ -103,28 +115,26 @@ class Batch:
         """Whether nothing more belongs into it."""
         return self.commands >= self.most or self.bytes >= BATCH_BYTES
 
-    def offsets(self) -> list[TopicPartition]:
-        """For each partition, the offset after its last command."""
-        return [TopicPartition(*place, offset) for place, offset in self.ends.items()]
-
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A transaction under way, of so many commands."""
+    """A transaction under way, of so many commands, and up to where they go."""
 
-    ends: Future[NextOffsets]
+    pending: PendingCommit
     commands: int
+    offsets: NextOffsets
 
 
 class Processor:
     """One process' part of the group. ``run`` until ``stop``; not thread-safe but for ``stop``."""
 
     def __init__(self, settings: Settings, work: Work) -> None:
+        self.role = work.role
         self._settings = settings
         self._work = work
         self._topics = topic_admin.topics_of(settings)
         self._aggregate_of = {self._topics.commands(a.name): a for a in work.aggregates}
-        self._due_at = 0.0
+        self._due_at = self._note_at = self._settled_at = 0.0
         self._stopping = threading.Event()
         self._batch_s = settings.batch_ms / 1000
         self._batch: Batch | None = None
@@ -150,9 +160,8 @@ class Processor:
                 self._settings, f"{self._settings.topic_prefix}.{slot.name}"
             )
             stack.callback(self._writer.close)
-            self._committer = stack.enter_context(ThreadPoolExecutor(1, "commit"))
             group = self._work.group_id(self._settings)
-            self._consumer = Consumer(kafka.group_consumer(self._settings, group))
+            self._consumer = Consumer(kafka.deciding_consumer(self._settings, group))
             self._owned = OwnedPartitions(
                 self._settings,
                 self._consumer,
@@ -173,6 +182,8 @@ class Processor:
             try:
                 self._loop()
                 self._finish()
+                self._take_ends(idle_for_s=0)
+                self._finish()
             except BaseException:
                 # It may have come in the middle of a decision: closing must not commit that.
                 self._doubtful = True
@@ -185,11 +196,14 @@ class Processor:
     def _loop(self) -> None:
         told_at, told = time.monotonic(), 0
         while not self._stopping.is_set():
+            watchdog.beat()
             if self._doubtful:
                 self._start_over()
             self._owned.restore_step()
             self._take()
             self._take_due()
+            self._take_ends()
+            self._note_positions()
             self._advance()
             now = time.monotonic()
             if now - told_at > TELL_EVERY_S and self.decided > told:
@@ -224,6 +238,20 @@ class Processor:
             self._batch = self._batch or self._new_batch(now)
             self._batch.records += due
 
+    def _take_ends(self, idle_for_s: float = IDLE_AFTER_S) -> None:
+        """Lets an idle processor commit the ends of its partitions, where only markers lie before them."""
+        busy = self._batch is not None or self._commit is not None or self._doubtful
+        if busy or time.monotonic() - self._settled_at < idle_for_s:
+            return
+        if self._owned.behind_end:
+            self._batch = self._new_batch(time.monotonic())
+
+    def _note_positions(self) -> None:
+        now = time.monotonic()
+        if now >= self._note_at:
+            self._note_at = now + NOTE_EVERY_S
+            self._owned.note()
+
     def _new_batch(self, now: float) -> Batch:
         return Batch(now, self._settings.batch_size)
 
@@ -246,18 +274,25 @@ class Processor:
         return by_place
 
     def _note(self, message: Message) -> None:
-        """What the consumer says instead of giving a record. Raises OffsetsLost, KafkaException."""
+        """What the consumer says instead of giving a record. Raises KafkaException."""
         error = message.error()
-        if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise self._owned.offsets_lost(f"{message.topic()}-{message.partition()}", error.str())
-        kafka.is_record(message)
+        place = message.topic() or "", message.partition() or 0
+        if error is not None and error.code() == KafkaError._PARTITION_EOF:
+            if self._owned.is_ready(place):
+                self._owned.reached(place, message.offset() or 0)
+        elif error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
+            logger.warning("%s-%d: %s", *place, error.str())
+            self._owned.doubt(place)
+            self._doubtful = True
+        else:
+            kafka.is_record(message)
 
     # Committing.
 
     def _advance(self) -> None:
         """Ends the commit under way if it is done, and begins the next one if it is time."""
         full = self._batch is not None and self._batch.full
-        if self._commit is not None and (full or self._commit.ends.done()):
+        if self._commit is not None and (full or self._commit.pending.done()):
             self._settle()
         if self._batch is None or self._commit is not None or self._doubtful:
             return
@@ -268,37 +303,42 @@ class Processor:
         """Sends a batch and leaves its commit to the other thread; no other commit is under way."""
         self._batch = None
         batch.records += self._owned.seal()
-        # Read after the last rebalance that this batch knows of; a later one makes the broker
-        # refuse it. A member that has lost its session has no id any more and is refused, too.
-        group = self._consumer.consumer_group_metadata()
+        offsets = self._owned.offsets(batch.ends)
+        # Read after the last rebalance that this batch knows of; a later one makes the broker refuse it.
+        group = kafka.membership(self._consumer)
+        if group is None or not offsets:
+            self._doubt("the group has taken this member out", batch.commands)
+            return
         try:
             self._writer.begin(batch.records)
         except TransactionFailed as failure:
             self._doubt(failure, batch.commands)
             return
-        ends = self._committer.submit(self._writer.commit, batch.offsets(), group)
-        self._commit = Commit(ends, batch.commands)
+        ends = [TopicPartition(*place, offset) for place, offset in offsets.items()]
+        self._commit = Commit(self._writer.start_commit(ends, group), batch.commands, offsets)
 
     def _settle(self) -> None:
         """Waits for the commit under way; what it committed goes to the stores."""
         commit, self._commit = self._commit, None
         if commit is None:
             return
+        self._settled_at = time.monotonic()
         try:
-            ends = commit.ends.result()
+            ends = commit.pending.result()
         except TransactionFailed as failure:
             self._doubt(failure, commit.commands)
             return
-        self._owned.committed(ends)
+        self._owned.committed(ends, commit.offsets)
         self.decided += commit.commands
 
-    def _doubt(self, failure: TransactionFailed, commands: int) -> None:
+    def _doubt(self, failure: TransactionFailed | str, commands: int) -> None:
         """A transaction failed, and with it what was decided on top of it."""
         logger.warning("%s: deciding %d commands again", failure, commands)
         self._doubtful = True
 
     def _start_over(self) -> None:
         """Back to what is committed, offsets and state."""
+        self._settle()
         self._batch = None
         self._owned.rewind()
         self._doubtful = False

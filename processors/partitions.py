@@ -5,18 +5,20 @@ the middle of a decision; before a partition goes, ``before_release`` ends the t
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     Consumer,
     KafkaError,
     KafkaException,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient
 
+from processors import decided, evidence, starts
+from processors.decided import Decided
 from processors.decider import Decider
 from processors.restore import Restorer
 from processors.state_store import Marker, PartitionCopy, PartitionState
@@ -36,7 +38,14 @@ Place = tuple[str, int]
 
 
 class OffsetsLost(RuntimeError):
-    """The group's offsets are gone although commands were processed, so where to go on is unknown."""
+    """Commands are gone that were never decided, or may be: where to go on is for a person to say."""
+
+    def __init__(self, found: Collection[str]) -> None:
+        super().__init__(
+            "; ".join(found)
+            + ". `orderflow topics offsets` shows what is missing; with --accept-loss it lets "
+            "the processors go on at what is left."
+        )
 
 
 class OwnedPartitions:
@@ -67,7 +76,19 @@ class OwnedPartitions:
         self._deciders: dict[Place, Decider] = {}
         self._paused: dict[Place, TopicPartition] = {}
         """Those that wait for their state, and where each will be read from."""
-        self._without_offset: set[Place] = set()
+        self._admin = AdminClient(kafka.admin(settings))
+        self._topic_ids: dict[str, str] = {}
+        self._committed: dict[Place, int | None] = {}
+        """The group's offset, as it was when the partition was assigned."""
+        self._first: dict[Place, int] = {}
+        """The first offset of the log, at that time."""
+        self._doubted: set[Place] = set()
+        """Those whose offset the consumer could not read from."""
+        self._positions: dict[Place, int] = {}
+        """Up to where each partition is decided and committed."""
+        self._ends: dict[Place, int] = {}
+        """Where a partition ended, when all before that had been read."""
+        self._unnoted: set[Place] = set()
 
     @property
     def restoring(self) -> bool:
@@ -111,11 +132,11 @@ class OwnedPartitions:
             self._restorer.step()
         ready = [place for place in self._paused if not self._is_restoring(place)]
         if ready:
-            self._require_offsets(ready)
-            starts = [self._paused.pop(place) for place in ready]
+            begins = self._begin(ready)
+            assigned = [self._paused.pop(place) for place in ready]
             for place in ready:
                 self._deciders[place].ready()
-            self._read_on(starts)
+            self._read_on(begins, assigned)
             logger.info("ready %s", _names(ready))
 
     def due(self, now_ms: int) -> list[OutgoingRecord]:
@@ -133,8 +154,36 @@ class OwnedPartitions:
         """
         return [record for decider in self._deciders.values() for record in decider.seal()]
 
-    def committed(self, ends: NextOffsets) -> None:
-        """The sealed transaction stands: every decider keeps what it decided in it."""
+    def reached(self, place: Place, end: int) -> None:
+        """A partition has no readable record before this offset that was not handed over."""
+        self._ends[place] = end
+
+    @property
+    def behind_end(self) -> bool:
+        """True if some partition's offset is not where it ended: only transaction markers lie between."""
+        return any(end > self._positions.get(place, end) for place, end in self._ends.items())
+
+    def offsets(self, decided_to: NextOffsets) -> NextOffsets:
+        """Complete the offsets of a transaction: with the ends that were reached, and with at least one.
+
+        By its offsets the group's coordinator refuses the transaction of a processor that has lost its
+        partitions. Where nothing was read, the position of an owned partition is committed again. Empty
+        when no partition is ready: then nothing can be committed.
+        """
+        found = dict(decided_to)
+        for place, end in self._ends.items():
+            if end > max(found.get(place, 0), self._positions.get(place, end)):
+                found[place] = end
+        self._ends = {}
+        if not found:
+            ready = (place for place in self._positions if self.is_ready(place))
+            found = {place: self._positions[place] for place in (next(ready, None),) if place}
+        return found
+
+    def committed(self, ends: NextOffsets, offsets: NextOffsets) -> None:
+        """The sealed transaction stands: every decider keeps what it decided in it. ``ends``: of what was
+        written; ``offsets``: up to where the commands are decided.
+        """
         for (topic, partition), decider in self._deciders.items():
             aggregate = self._aggregate(topic)
             decider.committed(
@@ -142,6 +191,17 @@ class OwnedPartitions:
                 ends.get((self._topics.outcomes(aggregate), partition)),
                 ends.get((self._topics.parked(aggregate), partition)),
             )
+        for place, offset in offsets.items():
+            if place in self._stores:
+                self._positions[place] = offset
+                self._unnoted.add(place)
+
+    def note(self) -> None:
+        """Keep on the disk up to where the partitions are decided; see `processors.decided`."""
+        for place in self._unnoted:
+            note = Decided(self._topic_ids[place[0]], self._positions[place])
+            decided.write(self._directory_of(place), note)
+        self._unnoted = set()
 
     def rewind(self) -> None:
         """After a failed transaction: back to the committed offsets, and to the state of the
@@ -156,13 +216,9 @@ class OwnedPartitions:
             decider.discard()
         self._pause(self._starts([TopicPartition(*place) for place in places]))
 
-    def offsets_lost(self, where: str, why: str) -> OffsetsLost:
-        """The error for a partition whose offset is gone, with the way out."""
-        return OffsetsLost(
-            f"{where}: {why}. Set the group's offsets with kafka-consumer-groups --reset-offsets: "
-            "--to-earliest decides old commands again (ids of the last 48 hours are recognised), "
-            "--to-latest leaves out what was not processed."
-        )
+    def doubt(self, place: Place) -> None:
+        """The consumer cannot read on: whether something was lost is found out by ``rewind``."""
+        self._doubted.add(place)
 
     def close(self) -> None:
         """Releases everything."""
@@ -174,15 +230,21 @@ class OwnedPartitions:
         names = [
             name(aggregate)
             for aggregate in sorted(aggregates)
-            for name in (self._topics.events, self._topics.outcomes, self._topics.parked)
+            for name in (
+                self._topics.commands,
+                self._topics.events,
+                self._topics.outcomes,
+                self._topics.parked,
+            )
         ]
         ids = kafka.until_answered(
             lambda: topic_admin.topic_ids(self._settings, names), COMMITTED_TIMEOUT_S
         )
+        self._topic_ids |= ids
         for topic, partition in places:
             aggregate = self._aggregate(topic)
             store = PartitionState(
-                self._directory / f"{aggregate}-{partition}",
+                self._directory_of((topic, partition)),
                 ids[self._topics.events(aggregate)],
                 ids[self._topics.outcomes(aggregate)],
                 ids[self._topics.parked(aggregate)],
@@ -203,24 +265,31 @@ class OwnedPartitions:
         self._restorer.drop(list(copies))
         self._restorer.add(copies)
 
-    def _read_on(self, starts: list[TopicPartition]) -> None:
+    def _read_on(self, begins: list[TopicPartition], assigned: list[TopicPartition]) -> None:
         """Lets paused partitions be consumed. Resuming alone does not wake the thread of the library that
         fetches, which sleeps for up to a second when all is paused; seeking does.
         """
-        self._consumer.resume(starts)
-        for start in starts:
+        for begin, at in zip(begins, assigned, strict=True):
+            if begin.offset != at.offset:
+                self._consumer.incremental_unassign([at])
+                self._consumer.incremental_assign([begin])
+        self._consumer.resume(begins)
+        for begin in begins:
             try:
-                self._consumer.seek(start)
+                self._consumer.seek(begin)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError._STATE:
                     raise
                 # It was assigned a moment ago and has not begun: it will, there.
 
     def _release(self, places: list[Place], why: str) -> None:
+        self.note()
         for place in places:
             self._restorer.drop(self._sources(place))
             self._paused.pop(place, None)
-            self._without_offset.discard(place)
+            self._positions.pop(place, None)
+            self._ends.pop(place, None)
+            self._doubted.discard(place)
             self._deciders.pop(place, None)
             store = self._stores.pop(place, None)
             if store is not None:
@@ -229,30 +298,53 @@ class OwnedPartitions:
             logger.info("%s %s", why, _names(places))
 
     def _starts(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Where to read on: the committed offset; the beginning where nothing was ever processed."""
+        """Where each may be read from while it is paused; ``_begin`` says where it is read from."""
         committed = kafka.until_answered(
             lambda: _without_errors(self._consumer.committed(partitions, CALL_TIMEOUT_S)),
             COMMITTED_TIMEOUT_S,
         )
-        for at in committed:
-            place = at.topic, at.partition
-            self._without_offset.discard(place)
-            if at.offset < 0:
-                self._without_offset.add(place)
-                at.offset = OFFSET_BEGINNING
+        places = [(at.topic, at.partition) for at in committed]
+        self._first |= kafka.first_offsets(self._admin, places, COMMITTED_TIMEOUT_S)
+        for place, at in zip(places, committed, strict=True):
+            self._committed[place] = at.offset if at.offset >= 0 else None
+            at.offset = max(at.offset, self._first[place])
         return committed
 
-    def _require_offsets(self, ready: list[Place]) -> None:
-        """Without an offset of the group, nothing may have been committed either: both go together.
+    def _begin(self, ready: list[Place]) -> list[TopicPartition]:
+        """Where the partitions are read from, now that their state is known. Raises OffsetsLost."""
+        lost: list[str] = []
+        found: list[TopicPartition] = []
+        for place in ready:
+            match self._start(place):
+                case starts.Begin(offset):
+                    self._positions[place] = offset
+                    self._doubted.discard(place)
+                    found.append(TopicPartition(*place, offset))
+                case missing:
+                    lost.append(starts.explain(f"{place[0]}-{place[1]}", missing))
+        if lost:
+            raise OffsetsLost(lost)
+        return found
 
-        Asked of the restored state and not of the topics' ends: these count what a dead processor wrote
-        in a transaction that was never committed.
-        """
-        for place in self._without_offset.intersection(ready):
-            store = self._stores[place]
-            if not store.empty:
-                where = f"{place[0]}-{place[1]}"
-                raise self.offsets_lost(where, "the group has no offset, but commands were decided")
+    def _start(self, place: Place) -> starts.Begin | starts.Lost:
+        committed, first = self._committed[place], self._first[place]
+        if committed is not None and committed >= first and place not in self._doubted:
+            return starts.Begin(committed)
+        known = evidence.gather(
+            self._admin,
+            place,
+            self._topic_ids[place[0]],
+            committed=committed,
+            note=decided.read(self._directory_of(place)),
+            # Asked of the restored state and not of the topics' ends: these count what a dead processor
+            # wrote in a transaction that was never committed.
+            anything_decided=not self._stores[place].empty,
+        )
+        return starts.start(known)
+
+    def _directory_of(self, place: Place) -> Path:
+        topic, partition = place
+        return self._directory / f"{self._aggregate(topic)}-{partition}"
 
     def _is_restoring(self, place: Place) -> bool:
         return any(self._restorer.is_restoring(*source) for source in self._sources(place))

@@ -16,7 +16,7 @@ from processors.loop import IDLE_POLL_S
 from processors.outbox import command_record, dead_letter
 from processors.slot import Slot
 from processors.transaction import TransactionalWriter, TransactionFailed
-from runtime import kafka, topic_admin
+from runtime import kafka, topic_admin, watchdog
 from runtime.records import IncomingRecord, OutgoingRecord, incoming
 from runtime.settings import Settings
 from sagas.choreography import EVENTS, Reaction, react
@@ -84,6 +84,8 @@ def failure(cause: Exception) -> Failure:
 class Reactor:
     """One process' part of the group. ``run`` until ``stop``; not thread-safe but for ``stop``."""
 
+    role: Final = ROLE
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._topics = topic_admin.topics_of(settings)
@@ -105,6 +107,7 @@ class Reactor:
                 consumer.subscribe([self._topics.history(SAGA)])
                 logger.info("reactor started as %s", slot.name)
                 while not self._stopping.is_set():
+                    watchdog.beat()
                     self._react(consumer, writer)
                 writer.close()
         finally:
@@ -119,7 +122,11 @@ class Reactor:
             return
         ends = {(record.topic, record.partition): record.offset + 1 for record in read}
         offsets = [TopicPartition(*place, offset) for place, offset in ends.items()]
-        group = consumer.consumer_group_metadata()
+        group = kafka.membership(consumer)
+        if group is None:
+            logger.warning("the group has taken this member out: reacting again")
+            self._go_back(consumer)
+            return
         try:
             writer.begin([out for record in read for out in self._reactions(record)])
             writer.commit(offsets, group)

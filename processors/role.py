@@ -12,6 +12,7 @@ from processors.partitions import OffsetsLost
 from processors.reactor import Reactor
 from processors.restore import RestoreStalled
 from processors.slot import NoFreeSlot
+from runtime import watchdog
 from runtime.kafka import KafkaNotConfigured
 from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings
@@ -41,7 +42,8 @@ def _run(settings: Settings, processor: Processor | Reactor) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     try:
-        processor.run()
+        with watchdog.Watchdog(processor.role):
+            processor.run()
     except (
         KafkaException,
         KafkaNotConfigured,

@@ -20,6 +20,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from runtime import watchdog
 from runtime.settings import Settings, kafka_options
 from schemas.topics import MAX_RECORD_BYTES
 
@@ -136,6 +137,13 @@ def group_consumer(settings: Settings, group_id: str) -> dict[str, Any]:
     }
 
 
+def deciding_consumer(settings: Settings, group_id: str) -> dict[str, Any]:
+    """A ``group_consumer`` that also reports where a partition ends, behind transaction markers: the group's
+    offset has to reach that end, or retention moves the log's start beyond it.
+    """
+    return group_consumer(settings, group_id) | {"enable.partition.eof": True}
+
+
 def repeating_consumer(settings: Settings, group_id: str) -> dict[str, Any]:
     """A consumer whose reactions may be repeated: without an offset it begins at the beginning."""
     return group_consumer(settings, group_id) | {"auto.offset.reset": "earliest"}
@@ -227,6 +235,7 @@ def until_answered(call: Callable[[], T], timeout_s: float) -> T:
         except KafkaException as error:
             if not is_transient(error.args[0]) or time.monotonic() > deadline:
                 raise
+            watchdog.beat()
             time.sleep(RETRY_PAUSE_S)
 
 
@@ -247,6 +256,16 @@ def know_cluster(client: Consumer | Producer, within_s: float = LIST_WITHIN_S) -
     cluster: where the question ends with it, ``init_transactions`` asks again half a second later.
     """
     until_answered(lambda: client.list_topics(timeout=LIST_CALL_S), within_s)
+
+
+def first_offset_since(
+    client: AdminClient, at: tuple[str, int], since_ms: int, timeout_s: float
+) -> int | None:
+    """Return the first offset whose record has this time or a later one; None: there is none. Raises
+    KafkaException.
+    """
+    found = _offsets(client, [at], OffsetSpec.for_timestamp(since_ms), timeout_s)[at]
+    return None if found < 0 else found
 
 
 def watermarks(consumer: Consumer, at: TopicPartition, timeout_s: float) -> tuple[int, int]:
@@ -285,7 +304,10 @@ def _offsets(
             asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=OFFSETS_CALL_S
         )
         try:
-            return {(at.topic, at.partition): f.result().offset for at, f in futures.items()}
+            within_s = 2 * OFFSETS_CALL_S  # the library ends it earlier, unless it hangs
+            return {
+                (at.topic, at.partition): f.result(within_s).offset for at, f in futures.items()
+            }
         except KafkaException as error:
             if error.args[0].code() in STALE_METADATA:
                 client.list_topics(timeout=LIST_CALL_S)
@@ -315,6 +337,17 @@ def group_offsets(
     wanted = [TopicPartition(*place) for place in places]
     found = until_answered(lambda: asker.committed(wanted, GROUP_CALL_S), timeout_s)
     return {(at.topic, at.partition): at.offset for at in found}
+
+
+def membership(consumer: Consumer) -> bytes | None:
+    """Return the group metadata by which the broker fences a transaction; None without a membership.
+
+    The broker accepts offsets in a transaction that name no member, from anybody. A consumer whose session
+    has ended names none until it joins again.
+    """
+    metadata: bytes = consumer.consumer_group_metadata()
+    # Asked second: a lost id comes back within ``consume`` only, so an id now was an id then.
+    return metadata if consumer.memberid() else None
 
 
 def what_came(consumer: Consumer, most: int, wait_s: float) -> list[Message]:

@@ -1,10 +1,15 @@
 """`orderflow topics`: the topics as they should be, against the cluster."""
 
+from collections.abc import Sequence
+from typing import Annotated
+
 import typer
 
 from orderflow.cli.context import connected
-from orderflow.cli.exits import Exit, quit_with
+from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, print_json, table
+from orderflow.offsets import GroupInUse, PartitionOffsets, examine
+from orderflow.offsets import accept_loss as set_offsets
 from runtime import topic_admin
 from runtime.topic_admin import TopicDifference, TopicState
 
@@ -68,6 +73,60 @@ def list_(output: OutputOption = Output.TABLE) -> None:
         for row in rows
     )
     answers().print(table("Topics", ("topic", "state", "partitions", "cleanup"), shown))
+
+
+@app.command()
+def offsets(
+    accept_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-loss",
+            help="Let the processors go on at the first command that is left, where they refuse. Stop them "
+            "first.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show up to where the commands of each partition are decided; exit code 1 when some are missing."""
+    settings = connected(redis=False)
+    found = examine(settings)
+    problems = [one for one in found if one.problem]
+    if output is Output.JSON:
+        print_json(found)
+    else:
+        _print_offsets(found)
+        for one in problems:
+            answers().print(one.problem, markup=False)
+    if not problems:
+        return
+    if not accept_loss:
+        raise quit_with(Exit.NO)
+    if not yes:
+        typer.confirm(f"Go on without these commands on {len(problems)} partitions?", abort=True)
+    try:
+        set_offsets(settings, found)
+    except GroupInUse as error:
+        raise Refused(str(error), "Stop them, then try again.", Exit.NO) from None
+    if output is Output.TABLE:
+        answers().print(f"{len(problems)} offsets set. Start the processors.")
+
+
+def _print_offsets(found: Sequence[PartitionOffsets]) -> None:
+    rows = (
+        (
+            one.group,
+            f"{one.topic}-{one.partition}",
+            "unknown" if one.committed is None else one.committed,
+            "unknown" if one.decided is None else one.decided,
+            one.first,
+            one.end,
+            one.missing or "",
+        )
+        for one in found
+    )
+    columns = ("group", "partition", "committed", "decided", "log begins", "log ends", "missing")
+    answers().print(table("Commands", columns, rows))
 
 
 def _print(title: str, differences: list[TopicDifference]) -> None:

@@ -47,8 +47,8 @@ class Shop:
         self.client = stack.enter_context(CommandClient(self.settings))
         self._directory, self._stack = directory, stack
 
-    def start(self, log: str = "processor.log") -> RoleProcess:
-        process = RoleProcess("tests.support.buggy_processor", self.env, self._directory / log)
+    def start(self, log: str = "processor.log", kind: str = "buggy_processor") -> RoleProcess:
+        process = RoleProcess(f"tests.support.{kind}", self.env, self._directory / log)
         return self._stack.enter_context(process)
 
     def register(self, *users: str) -> None:
@@ -204,6 +204,33 @@ def test_killed_between_a_retry_and_its_commit_all_is_done_once(shop: Shop) -> N
     assert all(found[f"poison-{user}"].accepted for user in USERS)
     audit = [letter.actions for letter in shop.desk.letters()]
     assert [len(actions) for actions in audit] == [1] * len(USERS)
+
+
+@pytest.mark.parametrize("at", ["before", "after"])
+def test_who_is_suspended_with_a_batch_of_parked_commands_does_not_commit_it_after_the_takeover(
+    shop: Shop, tmp_path: Path, at: str
+) -> None:
+    """Such a batch has read nothing, so no offset of its own says whose partition it is."""
+    suspend = tmp_path / "suspend"
+    shop.env |= {"SUSPEND": str(suspend), "SUSPEND_AT": at}
+    zombie = shop.start("zombie.log", "suspended_processor")
+    shop.register("u0")
+    shop.poison("u0")
+    # Changes the state, so that a second decision would be an older state behind a newer one.
+    shop.client.send(command("u0", "DeactivateUser", command_id="left", reason="left"))
+    shop.client.flush()
+    letter = one_open(shop, waiting=3)
+    suspend.touch()
+    shop.desk.settle(letter.id, Order(action="discard", by="ann"))
+    eventually(lambda: not suspend.exists(), 60)
+    heir = shop.start("heir.log", "suspended_processor")
+    eventually(lambda: "left" in shop.outcomes(), 90, 0.3)
+    newer = command("u0", "ForgetUser", command_id="newer", by="ann", reason="asked")
+    assert shop.client.execute(newer, READY_WITHIN_S).version == 3
+    zombie.resume()
+    eventually(lambda: " lost " in zombie.text(), 60)
+    assert shop.drained(*ALL, "left", "newer")["newer"].version == 3
+    assert heir.running
 
 
 def test_a_record_that_names_nobody_holds_nothing_and_can_be_edited_or_discarded(

@@ -16,9 +16,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
 
-from processors.command_processor import WORK
 from processors.transaction import TransactionalWriter, TransactionFailed
 from runtime import kafka, topic_admin
 from runtime.client import CommandClient, OutgoingCommand
@@ -270,23 +268,6 @@ def test_state_committed_behind_a_dead_writers_open_transaction_is_restored(
         del dead
 
 
-def test_lost_offsets_stop_the_processor_with_the_way_out(
-    settings: Settings, env: dict[str, str], tmp_path: Path
-) -> None:
-    with (
-        CommandClient(settings) as client,
-        RoleProcess("processors", env, tmp_path / "first.log") as first,
-    ):
-        assert client.execute(command("ada", "RegisterUser", name="Ada")).accepted
-        assert first.stop() == 0
-    admin = AdminClient(kafka.admin(settings))
-    for future in admin.delete_consumer_groups([WORK.group_id(settings)]).values():
-        future.result()
-    with RoleProcess("processors", env, tmp_path / "second.log") as second:
-        assert second.wait(60) == 1
-        assert "kafka-consumer-groups --reset-offsets" in second.text()
-
-
 def test_what_a_dead_processor_left_uncommitted_is_not_taken_for_lost_offsets(
     settings: Settings, env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -350,7 +331,7 @@ def test_what_a_refused_transaction_has_not_sent_yet_is_not_missed_by_the_next_o
     gone.close()
     writer = TransactionalWriter(settings, f"{settings.topic_prefix}.again")
 
-    def write(group: object, count: int) -> list[bytes]:
+    def write(group: bytes, count: int) -> list[bytes]:
         places = cycle(product(names, range(settings.partitions)))
         values = [os.urandom(1_000) for _ in range(count)]
         writer.begin([OutgoingRecord(*next(places), b"k", value, []) for value in values])

@@ -28,8 +28,10 @@ def decide(loaded: Loaded, command: Any) -> Decision:
     return USER.decide(loaded, command)
 
 
+WITH_BUG = replace(
+    WORK,
+    aggregates=tuple(replace(a, decide=decide) if a is USER else a for a in WORK.aggregates),
+)
+
 if __name__ == "__main__":
-    aggregates = tuple(
-        replace(one, decide=decide) if one is USER else one for one in WORK.aggregates
-    )
-    sys.exit(run_processor(Settings(), replace(WORK, aggregates=aggregates)))
+    sys.exit(run_processor(Settings(), WITH_BUG))
