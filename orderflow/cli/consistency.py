@@ -84,11 +84,9 @@ def _show(found: tuple[ViewConsistency, ...], verified: Verified | None) -> None
     )
     out = answers()
     columns = ("view", "generation", "positions", "ends", "events behind", "seconds behind")
-    out.print(table("Consistency", columns, rows))
+    out.show(table("Consistency", columns, rows))
     if verified is not None:
-        out.print(
+        out.say(
             f"Last verified {moment(verified.at_ms)}: {verified.looked_at:,} looked at, "
             f"{verified.drifts:,} wrong.",
-            highlight=False,
-            soft_wrap=True,
         )

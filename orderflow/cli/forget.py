@@ -70,5 +70,5 @@ def _show(left: tuple[Remainder, ...]) -> None:
         (r.where, r.what, "you remove it" if r.until_ms is None else moment(r.until_ms))
         for r in left
     )
-    answers().print(table("What is left", ("where", "what", "until (UTC)"), rows))
-    answers().print("docs/DELETION.md says what each of these means.", highlight=False)
+    answers().show(table("What is left", ("where", "what", "until (UTC)"), rows))
+    answers().say("docs/DELETION.md says what each of these means.")

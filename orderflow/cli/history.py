@@ -7,13 +7,20 @@ from typing import Annotated, Any, Final
 
 import msgspec
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from eventstore import Entry, EntryKind, EventStore, StateAt, StreamId
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused
-from orderflow.cli.output import Output, OutputOption, answers, moment, print_json, table
+from orderflow.cli.output import (
+    Output,
+    OutputOption,
+    Styled,
+    Table,
+    answers,
+    moment,
+    print_json,
+    table,
+)
 from orderflow.cli.progress import progress_bars, progress_reporter
 from readmodels import Queries
 from readmodels.views import VIEWS
@@ -143,10 +150,10 @@ def _show_aggregate(
         print_json(answer)
         return
     out = answers()
-    out.print(_timeline(f"History of {stream}", entries, diff=diff, one=True))
+    out.show(_timeline(f"History of {stream}", entries, diff=diff, one=True))
     shown = plain if plain["parts"] else plain["state"]
-    out.print(f"{stream} at version {state.version}, {moment(state.occurred_at_ms)} UTC:")
-    out.print_json(msgspec.json.encode(shown).decode())
+    out.say(f"{stream} at version {state.version}, {moment(state.occurred_at_ms)} UTC:")
+    out.json(shown)
 
 
 def _show_conversation(answer: ConversationAnswer, output: Output) -> None:
@@ -155,9 +162,9 @@ def _show_conversation(answer: ConversationAnswer, output: Output) -> None:
         return
     out = answers()
     title = f"Conversation {answer.correlation_id}"
-    out.print(_timeline(title, answer.entries, diff=False, one=False))
+    out.show(_timeline(title, answer.entries, diff=False, one=False))
     rows = ((v.view, v.stream, v.version, v.shown, v.shown >= v.version) for v in answer.views)
-    out.print(table("Views", ("view", "aggregate", "version", "view has", "there"), rows))
+    out.show(table("Views", ("view", "aggregate", "version", "view has", "there"), rows))
 
 
 def _timeline(title: str, entries: tuple[Entry, ...], *, diff: bool, one: bool) -> Table:
@@ -182,7 +189,7 @@ _MARKS: Final = {
 def _row(entry: Entry, *, diff: bool) -> list[object]:
     mark = _MARKS[entry.kind]
     style = "bold red" if entry.status == "rejected" or entry.code else ""
-    what = Text(f"{mark}{entry.type}", style=style)
+    what = Styled(f"{mark}{entry.type}", style)
     version = entry.version if entry.kind is EntryKind.EVENT else None
     return [
         moment(entry.at_ms),
@@ -194,11 +201,11 @@ def _row(entry: Entry, *, diff: bool) -> list[object]:
     ]
 
 
-def _detail(entry: Entry, *, diff: bool) -> Text | str:
+def _detail(entry: Entry, *, diff: bool) -> Styled | tuple[str, ...] | str:
     if entry.code:
-        return Text(f"{entry.code}: {entry.message}", style="red")
+        return Styled(f"{entry.code}: {entry.message}", "red")
     if diff and entry.kind is EntryKind.EVENT:
-        return "\n".join(
+        return tuple(
             f"{change.field}: {_short(change.before)} → {_short(change.after)}"
             for change in entry.changes
         )

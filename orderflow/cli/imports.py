@@ -11,7 +11,7 @@ import typer
 
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
-from orderflow.cli.output import Output, OutputOption, answers, money, print_json, table
+from orderflow.cli.output import Output, OutputOption, Styled, answers, money, print_json, table
 from orderflow.cli.place import CoordinationOption
 from orderflow.cli.progress import Bars, progress_bars
 from orderflow.cli.shown import show_differences, show_rejections
@@ -149,23 +149,20 @@ def _show(report: ImportReport) -> None:
     show_differences("Different from the file", report.differences)
     out = answers()
     for surprise in report.surprises:
-        out.print(surprise, style="red", markup=False, soft_wrap=True)
-    out.print(
+        out.say(Styled(surprise, "red"))
+    out.say(
         f"{report.rows:,} lines, {report.invoices:,} invoices, {report.commands:,} commands: "
         f"{report.accepted:,} accepted, {sum(report.rejected.values()):,} rejected; "
         f"{report.withheld:,} reservations of refused orders withheld; {report.seconds} s.",
-        highlight=False,
-        soft_wrap=True,
     )
     if report.good:
-        out.print(
-            f"[bold green]{report.orders:,} orders over {money(report.amount, CURRENCY)}, "
-            f"{report.users:,} users and {report.skus:,} SKUs are as in the file.[/]",
-            highlight=False,
-            soft_wrap=True,
+        good = (
+            f"{report.orders:,} orders over {money(report.amount, CURRENCY)}, "
+            f"{report.users:,} users and {report.skus:,} SKUs are as in the file."
         )
+        out.say(Styled(good, "bold green"))
     else:
-        out.print("[bold red]Something is not as in the file, see above.[/]")
+        out.say(Styled("Something is not as in the file, see above.", "bold red"))
 
 
 Pieces = Annotated[
@@ -252,21 +249,18 @@ def _show_placing(report: PlacingReport) -> None:
     out = answers()
     ends = {"placed": report.placed, **report.not_placed, "still running": report.still_running}
     rows = [(end, count) for end, count in ends.items() if count]
-    out.print(table("Orders", ("ended", "orders"), rows))
-    out.print(table("Left out", ("reason", "lines"), list(report.left_out.items())))
+    out.show(table("Orders", ("ended", "orders"), rows))
+    out.show(table("Left out", ("reason", "lines"), list(report.left_out.items())))
     show_differences("Different from how the orders ended", report.differences)
-    out.print(
+    out.say(
         f"{report.rows:,} lines, {report.invoices:,} invoices: {report.orders:,} orders of "
         f"{report.lines:,} lines ended in {report.seconds} s, {report.orders_per_second}/s.",
-        highlight=False,
-        soft_wrap=True,
     )
     if report.differences:
-        out.print("[bold red]Something is not as the orders ended, see above.[/]")
+        out.say(Styled("Something is not as the orders ended, see above.", "bold red"))
     else:
-        out.print(
-            f"[bold green]{report.placed:,} orders over {money(report.amount, CURRENCY)}, "
-            f"{report.users:,} users and {report.skus:,} SKUs are as the orders ended.[/]",
-            highlight=False,
-            soft_wrap=True,
+        good = (
+            f"{report.placed:,} orders over {money(report.amount, CURRENCY)}, "
+            f"{report.users:,} users and {report.skus:,} SKUs are as the orders ended."
         )
+        out.say(Styled(good, "bold green"))

@@ -6,7 +6,7 @@ import typer
 
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
-from orderflow.cli.output import Output, OutputOption, answers, plain, print_json
+from orderflow.cli.output import Output, OutputOption, Styled, answers, plain, print_json
 from orderflow.placing import NotPlaced, OrderClient, Placed, Placement, StillRunning
 from sagas.create_order import Coordination
 from schemas.ids import is_id
@@ -70,7 +70,7 @@ def _show(placement: Placement, output: Output) -> None:
     if output is Output.JSON:
         print_json({"result": _RESULT[type(placement)], **plain(placement)})
     else:
-        answers().print(_sentence(placement), highlight=False, soft_wrap=True)
+        answers().say(*_sentence(placement))
     match placement:
         case NotPlaced():
             raise quit_with(Exit.NO)
@@ -83,12 +83,13 @@ def _show(placement: Placement, output: Output) -> None:
 _RESULT: Final = {Placed: "placed", NotPlaced: "not_placed", StillRunning: "still_running"}
 
 
-def _sentence(placement: Placement) -> str:
+def _sentence(placement: Placement) -> tuple[Styled, str]:
     match placement:
         case Placed(order_id):
-            return f"[green]placed[/] order {order_id}"
+            return Styled("placed", "green"), f" order {order_id}"
         case NotPlaced(order_id, status, code, message, undone):
             back = f" Undone: {', '.join(undone)}." if undone else ""
-            return f"[red]not placed[/] order {order_id}, {status}: {code}. {message}.{back}"
+            end = f" order {order_id}, {status}: {code}. {message}.{back}"
+            return Styled("not placed", "red"), end
         case StillRunning(_, message):
-            return f"[yellow]still running[/] {message}"
+            return Styled("still running", "yellow"), f" {message}"

@@ -42,11 +42,11 @@ def order(
         print_json(found)
         return
     out = answers()
-    out.print(orders_table(f"Order {order_id}", [found]))
+    out.show(orders_table(f"Order {order_id}", [found]))
     rows = (
         (line.sku, line.quantity, money(line.unit_price, found.currency)) for line in found.lines
     )
-    out.print(table("Lines", ("sku", "quantity", "unit price"), rows))
+    out.show(table("Lines", ("sku", "quantity", "unit price"), rows))
 
 
 @app.command()
@@ -60,7 +60,7 @@ def user(
     if output is Output.JSON:
         print_json(found)
     else:
-        answers().print(users_table(f"User {user_id}", [found]))
+        answers().show(users_table(f"User {user_id}", [found]))
 
 
 @app.command()
@@ -73,7 +73,7 @@ def stock(
     if output is Output.JSON:
         print_json(found)
     else:
-        answers().print(stock_table(f"Stock of {sku}", [found]))
+        answers().show(stock_table(f"Stock of {sku}", [found]))
 
 
 @app.command()
@@ -90,9 +90,9 @@ def orders(
         print_json(page)
         return
     out = answers()
-    out.print(orders_table(f"Orders of {user_id}", page.orders))
+    out.show(orders_table(f"Orders of {user_id}", page.orders))
     if page.next is not None:
-        out.print(f"More with --cursor {page.next}", highlight=False, markup=False, soft_wrap=True)
+        out.say(f"More with --cursor {page.next}")
 
 
 @app.command("low-stock")
@@ -103,7 +103,7 @@ def low_stock(limit: Limit = 50, output: OutputOption = Output.TABLE) -> None:
     if output is Output.JSON:
         print_json(found)
     else:
-        answers().print(stock_table("Low stock", found))
+        answers().show(stock_table("Low stock", found))
 
 
 @app.command("top-users")
@@ -121,7 +121,7 @@ def top_users(
         return
     by_amount = by is Ranking.SPENT
     rows = ((row.user_id, money(row.value, currency) if by_amount else row.value) for row in found)
-    answers().print(table("Top users", ("user", by.value), rows))
+    answers().show(table("Top users", ("user", by.value), rows))
 
 
 def _there(found: Answer | None, what: str) -> Answer:

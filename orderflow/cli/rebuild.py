@@ -98,11 +98,9 @@ def _rebuild_all(
     else:
         show_rebuild(report)
         by = "" if report.processes == 1 else f", by {report.processes} processes"
-        answers().print(
+        answers().say(
             f"{report.records:,} records in {report.seconds} s{by}; {report.unreadable:,} unreadable, "
             f"{report.keys_removed:,} old keys removed. {_ending(report, plan)}",
-            highlight=False,
-            soft_wrap=True,
         )
     if not report.equal:
         raise quit_with(Exit.NO)
@@ -128,7 +126,7 @@ def _rebuild_one(
     if output is Output.JSON:
         print_json(found)
     else:
-        answers().print(table("Rebuilt", ("view", "aggregate", "result", "version"), rows))
+        answers().show(table("Rebuilt", ("view", "aggregate", "result", "version"), rows))
 
 
 def _roll_back(settings: Settings, views: list[str] | None, output: Output) -> None:
@@ -138,14 +136,14 @@ def _roll_back(settings: Settings, views: list[str] | None, output: Output) -> N
     if output is Output.JSON:
         print_json(found)
     else:
-        answers().print(table("Rolled back", ("view", "generation"), rows))
+        answers().show(table("Rolled back", ("view", "generation"), rows))
 
 
 def _answer(output: Output, document: Any, sentence: str) -> None:
     if output is Output.JSON:
         print_json(plain(document))
     else:
-        answers().print(sentence, highlight=False)
+        answers().say(sentence)
 
 
 def _check(views: list[str] | None) -> None:

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Table
 
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
-from orderflow.cli.output import Output, OutputOption, answers, moment, print_json, table
+from orderflow.cli.output import Output, OutputOption, Table, answers, moment, print_json, table
 from orderflow.cli.send import show_outcome
 from readmodels import Queries, SagaAnswer, SagaStepAnswer
 from runtime.client import CommandClient, OutgoingCommand
@@ -46,7 +45,7 @@ def list_(
         (s.saga_id, s.saga, s.status, _standing(s), moment(s.updated_at_ms), s.code) for s in found
     )
     columns = ("saga", "name", "status", "step", "last change (UTC)", "reason")
-    answers().print(table("Sagas", columns, rows))
+    answers().show(table("Sagas", columns, rows))
 
 
 @app.command()
@@ -126,8 +125,8 @@ def show_timeline(saga: SagaAnswer) -> None:
     """A saga for people: how it stands, why, and what happened when."""
     out = answers()
     for line in _headlines(saga):
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
-    out.print(_timeline(saga))
+        out.say(line)
+    out.show(_timeline(saga))
 
 
 def _headlines(saga: SagaAnswer) -> Iterator[str]:

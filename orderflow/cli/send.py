@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from orderflow.cli.context import connected
-from orderflow.cli.exits import Exit, Refused, parse_json, quit_with
-from orderflow.cli.output import Output, OutputOption, answers, print_json
+from orderflow.cli.exits import Exit, Refused, json_data, quit_with
+from orderflow.cli.output import Output, OutputOption, Styled, answers, print_json
 from orderflow.commanding import current_version
 from runtime.client import CommandClient, OutgoingCommand
 from sagas import by_command
 from schemas.ids import is_id
-from schemas.records import Outcome, encode
+from schemas.records import Outcome
 
 
 def send(
@@ -39,7 +39,7 @@ def send(
         aggregate=_aggregate_of(command),
         aggregate_id=checked_id("ID", aggregate_id),
         type=command,
-        data=encode(parse_json(json)),
+        data=json_data(json),
         command_id=checked_id("--command-id", command_id or f"cli-{uuid.uuid4().hex}"),
         schema_version=current_version(command),
         expected_version=expected_version,
@@ -84,10 +84,9 @@ def _print_sent(command: OutgoingCommand, output: Output) -> None:
     if output is Output.JSON:
         print_json({"command_id": command.command_id, "status": "sent"})
     else:
-        answers().print(
+        answers().say(
             f"sent {command.type} to {command.aggregate} {command.aggregate_id} as "
             f"{command.command_id}",
-            soft_wrap=True,
         )
 
 
@@ -98,10 +97,8 @@ def show_outcome(outcome: Outcome, output: Output) -> None:
         return
     where = f"{outcome.aggregate} {outcome.aggregate_id}, version {outcome.version}"
     if outcome.accepted:
-        answers().print(f"[green]accepted[/] {where}", highlight=False, soft_wrap=True)
+        answers().say(Styled("accepted", "green"), f" {where}")
         return
     field = f" (field {outcome.field})" if outcome.field else ""
-    answers().print(
-        f"[red]rejected[/] {where}: {outcome.code}{field}", highlight=False, soft_wrap=True
-    )
-    answers().print(outcome.message or "", markup=False, highlight=False, soft_wrap=True)
+    answers().say(Styled("rejected", "red"), f" {where}: {outcome.code}{field}")
+    answers().say(outcome.message or "")

@@ -57,15 +57,13 @@ def _show(report: Report) -> None:
     if report.drifts:
         columns = ("level", "where", "what", "key", "expected", "found")
         rows = (_row(one) for one in report.drifts[:SHOWN])
-        out.print(table("Drift", columns, rows))
+        out.show(table("Drift", columns, rows))
     if len(report.drifts) > SHOWN:
-        out.print(f"… and {len(report.drifts) - SHOWN:,} more (--json has them all)")
-    out.print(
+        out.say(f"… and {len(report.drifts) - SHOWN:,} more (--json has them all)")
+    out.say(
         f"{report.rows:,} rows and totals, {report.states:,} states, {report.laws:,} by the laws, in "
         f"{report.seconds:.1f} s: {len(report.drifts):,} wrong, {report.repaired:,} repaired, "
         f"{len(report.left):,} left; {report.moving:,} moved all the time.",
-        highlight=False,
-        soft_wrap=True,
     )
 
 

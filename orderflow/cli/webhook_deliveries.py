@@ -52,7 +52,7 @@ def deliveries(
         for d in found
     )
     columns = ("at (UTC)", "message", "event", "attempt", "result", "answer", "took")
-    answers().print(table(f"Deliveries to {webhook_id}", columns, rows))
+    answers().show(table(f"Deliveries to {webhook_id}", columns, rows))
 
 
 @app.command()
@@ -107,7 +107,7 @@ def try_out(
     else:
         said = line.error or f"HTTP {line.status}"
         text = f"{line.result}: {said}, {line.latency_ms:,} ms"
-        answers().print(text, markup=False, highlight=False, soft_wrap=True)
+        answers().say(text)
     if line.result is not DeliveryResult.DELIVERED:
         raise quit_with(Exit.NO)
 

@@ -77,7 +77,7 @@ def list_(output: OutputOption = Output.TABLE) -> None:
         (w.id, w.state.status, w.state.url, ", ".join(w.state.event_types), w.state.pause_reason)
         for w in found
     )
-    answers().print(
+    answers().show(
         table("Webhooks", ("webhook", "status", "url", "events", "paused because"), rows)
     )
 
@@ -96,7 +96,7 @@ def show(webhook_id: WebhookId, output: OutputOption = Output.TABLE) -> None:
         (name.removesuffix("_at_ms"), f"{moment(value)} UTC" if name in times else _text(value))
         for name, value in shown.items()
     )
-    answers().print(table(f"Webhook {webhook_id}", ("what", "value"), rows))
+    answers().show(table(f"Webhook {webhook_id}", ("what", "value"), rows))
 
 
 @app.command()
@@ -186,7 +186,7 @@ def order(
         print_json({"outcome": outcome, "secret": shown_once})
     else:
         show_outcome(outcome, output)
-        answers().print(f"secret {shown_once}", markup=False, highlight=False, soft_wrap=True)
+        answers().say(f"secret {shown_once}")
     if not outcome.accepted:
         raise quit_with(Exit.NO)
 
