@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from orderflow.cli.arguments import MAX_SECONDS
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, quit_with
 from orderflow.cli.output import answers, moment, print_json, table
@@ -23,7 +24,9 @@ def consistency(
     *,
     wait: Annotated[
         float | None,
-        typer.Option(min=0, help="Wait so many seconds for what is in the topics now."),
+        typer.Option(
+            min=0, max=MAX_SECONDS, help="Wait so many seconds for what is in the topics now."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:

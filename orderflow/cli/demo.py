@@ -13,6 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
+from orderflow.cli.arguments import MAX_COUNT
 from orderflow.cli.context import settings as read_settings
 from orderflow.cli.exits import Exit, quit_with
 from orderflow.cli.output import Output, OutputOption, Styled, answers, errors, print_json
@@ -41,6 +42,7 @@ from runtime.settings import Settings
 
 OUTCOME_WITHIN_S: Final = 60.0
 VIEWS_WITHIN_S: Final = 60.0
+MAX_ORDERS: Final = 100_000_000
 SAGA_TIMEOUT_MS: Final = 500
 """Short, so that a timeout can be watched."""
 
@@ -71,11 +73,13 @@ class DemoReport:
 
 def demo(
     *,
-    orders: Annotated[int, typer.Option(min=1, help="Orders to generate.")] = 2_000,
-    users: Annotated[int, typer.Option(min=1, help="Users who order.")] = 100,
-    skus: Annotated[int, typer.Option(min=1, help="SKUs on offer.")] = 50,
+    orders: Annotated[int, typer.Option(min=1, max=MAX_ORDERS, help="Orders to generate.")] = 2_000,
+    users: Annotated[int, typer.Option(min=1, max=MAX_ORDERS, help="Users who order.")] = 100,
+    skus: Annotated[int, typer.Option(min=1, max=MAX_ORDERS, help="SKUs on offer.")] = 50,
     bad: Annotated[float, typer.Option(min=0, max=0.9, help="Share of bad commands.")] = 0.05,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same shop.")] = 7,
+    seed: Annotated[
+        int, typer.Option(min=-MAX_COUNT, max=MAX_COUNT, help="The same seed gives the same shop.")
+    ] = 7,
     home: Annotated[
         Path | None, typer.Option(help="Keep everything here instead of a temporary folder.")
     ] = None,

@@ -3,7 +3,6 @@
 `failures` has what each expected failure means.
 """
 
-import re
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -11,8 +10,6 @@ from typing import Final
 import typer
 
 from orderflow.cli.output import Styled, errors
-from schemas.decoding import DecodeError, decode_json
-from schemas.records import encode
 
 
 class Exit(IntEnum):
@@ -72,25 +69,3 @@ def show(failure: Failure) -> None:
 def quit_with(code: Exit) -> typer.Exit:
     """Return what a command raises at its end when its answer is not a plain yes."""
     return typer.Exit(int(code))
-
-
-def json_data(text: str) -> bytes:
-    """Return a command's data as JSON. Raises Refused with the place of the mistake."""
-    try:
-        return encode(decode_json(text))
-    except (DecodeError, RecursionError) as error:
-        problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise Refused(
-            f"--json is not JSON: {_with_column(problem, text)}",
-            """Quote it for the shell, e.g. --json '{"name": "Ada"}'.""",
-        ) from None
-
-
-def _with_column(problem: str, text: str) -> str:
-    """Return a decoder's message with the column of the character instead of the byte."""
-
-    def column(found: re.Match[str]) -> str:
-        before = text.encode()[: int(found[1])].decode(errors="ignore")
-        return f"at column {len(before) + 1}"
-
-    return re.sub(r"\(byte (\d+)\)", column, problem.removeprefix("JSON is malformed: "))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import msgspec
 import typer
 
 from eventstore import Entry, EntryKind, EventStore, StateAt, StreamId
+from orderflow.cli.arguments import MAX_COUNT, epoch_ms
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused
 from orderflow.cli.output import (
@@ -69,7 +69,9 @@ def history(
     at: Annotated[
         str | None, typer.Option(help="As of this time, ISO 8601; UTC where it says nothing else.")
     ] = None,
-    version: Annotated[int | None, typer.Option(min=1, help="As of this version.")] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, max=MAX_COUNT, help="As of this version.")
+    ] = None,
     diff: Annotated[bool, typer.Option("--diff", help="What each event changed.")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -85,7 +87,7 @@ def history(
         )
     if at is not None and version is not None:
         raise Refused("--at and --version exclude each other", "Leave one of them out.")
-    at_ms = None if at is None else _epoch_ms(at)
+    at_ms = None if at is None else epoch_ms("--at", at)
     settings = connected()
     with (
         progress_bars() as bars,
@@ -110,15 +112,6 @@ def history(
     with Queries(settings) as queries:
         answer = ConversationAnswer(correlation, talk, _views(queries, talk))
     _show_conversation(answer, output)
-
-
-def _epoch_ms(text: str) -> int:
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        raise Refused(f"{text!r} is no time", "For example --at 2026-01-31T12:00:00Z.") from None
-    aware = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return round(aware.timestamp() * 1000)
 
 
 def _views(queries: Queries, entries: tuple[Entry, ...]) -> tuple[ViewAt, ...]:

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from orderflow.cli.arguments import MAX_COUNT, MAX_SECONDS
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, Styled, answers, money, print_json, table
@@ -31,6 +32,7 @@ from runtime.client import CommandClient
 from runtime.settings import Settings
 from schemas.money import MAX_QUANTITY
 
+MAX_AT_ONCE: Final = 10_000
 VIEWS_WITHIN_S: Final = 300.0
 
 Compare = Callable[[Queries, Progress], list[Difference]]
@@ -65,7 +67,9 @@ class ImportReport:
 @app.command("online-retail")
 def online_retail(
     file: Annotated[Path, typer.Argument(help="The CSV file, gzipped or not.")],
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for an outcome.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=1, max=MAX_SECONDS, help="Seconds to wait for an outcome.")
+    ] = 60.0,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Import the UCI Online Retail file and reconcile the views with it; exit code 1 if they
@@ -172,7 +176,8 @@ Share = Annotated[
     float, typer.Option(min=0, max=1, help="Share of the orders whose payment is declined.")
 ]
 Limit = Annotated[
-    int | None, typer.Option(min=1, metavar="INVOICES", help="Only the file's first so many.")
+    int | None,
+    typer.Option(min=1, max=MAX_COUNT, metavar="INVOICES", help="Only the file's first so many."),
 ]
 
 
@@ -184,8 +189,12 @@ def place_online_retail(
     declined: Share = 0.05,
     coordination: CoordinationOption = "orchestration",
     limit: Limit = None,
-    at_once: Annotated[int, typer.Option(min=1, help="Orders under way at a time.")] = 200,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for an order.")] = 300.0,
+    at_once: Annotated[
+        int, typer.Option(min=1, max=MAX_AT_ONCE, help="Orders under way at a time.")
+    ] = 200,
+    timeout: Annotated[
+        float, typer.Option(min=1, max=MAX_SECONDS, help="Seconds to wait for an order.")
+    ] = 300.0,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Place an order for every invoice of the UCI Online Retail file, as `place-order` does, and

@@ -72,7 +72,7 @@ class Printer:
 
     def say(self, *parts: str | Styled) -> None:
         """Print one line, which no width breaks."""
-        self.console.print(Text.assemble(*map(_text, parts)))
+        self.console.print(Text.assemble(*map(_text, parts)), soft_wrap=True)
 
     def block(self, text: str) -> None:
         """Print text that has lines of its own."""
@@ -94,11 +94,11 @@ class Printer:
     def json(self, document: object) -> None:
         """Print JSON among other lines."""
         for line in json_text(document, self.console.encoding).split("\n"):
-            self.console.print(Text(line))
+            self.console.print(Text(line), soft_wrap=True)
 
 
 def _console(**options: Any) -> Console:
-    return Console(markup=False, emoji=False, **options)
+    return Console(markup=False, emoji=False, highlight=False, **options)
 
 
 errors = Printer(_console(stderr=True))

@@ -5,6 +5,7 @@ from typing import Annotated, Final, TypeVar
 
 import typer
 
+from orderflow.cli.arguments import checked_id
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused
 from orderflow.cli.output import Output, OutputOption, answers, money, print_json, table
@@ -26,7 +27,10 @@ class Ranking(StrEnum):
     ORDERS = "orders"
 
 
-def _queries() -> Queries:
+def _queries(asked_for: str | None = None) -> Queries:
+    """Return the views, to be asked for the aggregate of this id. Raises Refused for what is none."""
+    if asked_for is not None:
+        checked_id("ID", asked_for)
     return Queries(connected(kafka=False))
 
 
@@ -36,7 +40,7 @@ def order(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """One order with its lines."""
-    with _queries() as queries:
+    with _queries(order_id) as queries:
         found = _there(queries.order(order_id), f"order {order_id}")
     if output is Output.JSON:
         print_json(found)
@@ -55,7 +59,7 @@ def user(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """One user: profile, orders by status, amount spent."""
-    with _queries() as queries:
+    with _queries(user_id) as queries:
         found = _there(queries.user(user_id), f"user {user_id}")
     if output is Output.JSON:
         print_json(found)
@@ -68,7 +72,7 @@ def stock(
     sku: Annotated[str, typer.Argument(help="The SKU.")], output: OutputOption = Output.TABLE
 ) -> None:
     """The stock of one SKU."""
-    with _queries() as queries:
+    with _queries(sku) as queries:
         found = _there(queries.stock(sku), f"SKU {sku}")
     if output is Output.JSON:
         print_json(found)
@@ -84,7 +88,7 @@ def orders(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """A user's orders, newest first, a page at a time."""
-    with _queries() as queries:
+    with _queries(user_id) as queries:
         page = queries.orders_of(user_id, cursor, limit)
     if output is Output.JSON:
         print_json(page)

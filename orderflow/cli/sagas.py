@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from orderflow.cli.arguments import checked_id
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, Table, answers, moment, print_json, table
@@ -51,6 +52,7 @@ def list_(
 @app.command()
 def show(saga_id: SagaId, output: OutputOption = Output.TABLE) -> None:
     """One saga as a timeline: steps, times, attempts, and why."""
+    checked_id("ID", saga_id)
     with Queries(connected(kafka=False)) as queries:
         found = queries.saga(saga_id)
     if found is None:
@@ -102,6 +104,7 @@ def resolve(
 
 
 def _order(kind: str, saga_id: str, output: Output, **data: Any) -> None:
+    checked_id("ID", saga_id)
     command = OutgoingCommand(SAGA, saga_id, kind, encode(data), f"cli-{uuid.uuid4().hex}")
     with CommandClient(connected(redis=False)) as client:
         outcome = client.execute(command)

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
+from orderflow.cli.arguments import MAX_COUNT, MAX_SECONDS, checked_id, json_data
 from orderflow.cli.context import connected
-from orderflow.cli.exits import Exit, Refused, json_data, quit_with
+from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, Styled, answers, print_json
 from orderflow.commanding import current_version
 from runtime.client import CommandClient, OutgoingCommand
 from sagas import by_command
-from schemas.ids import is_id
 from schemas.records import Outcome
 
 
@@ -22,12 +22,17 @@ def send(
     *,
     json: Annotated[str, typer.Option("--json", help="The command's fields as JSON.")] = "{}",
     wait: Annotated[bool, typer.Option(help="Wait for the outcome.")] = False,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 30.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=MAX_SECONDS, help="Seconds to wait.")
+    ] = 30.0,
     command_id: Annotated[
         str | None, typer.Option(help="Send it again with the same id: it is carried out once.")
     ] = None,
     expected_version: Annotated[
-        int | None, typer.Option(min=0, help="Refuse unless the aggregate stands at this version.")
+        int | None,
+        typer.Option(
+            min=0, max=MAX_COUNT, help="Refuse unless the aggregate stands at this version."
+        ),
     ] = None,
     correlation_id: Annotated[
         str | None, typer.Option(help="Id of the conversation; the command's id if left out.")
@@ -68,16 +73,6 @@ def _aggregate_of(command: str) -> str:
     else:
         remedy = f"There are: {', '.join(by_command)}."
     raise Refused(f"there is no command {command!r}", remedy)
-
-
-def checked_id(what: str, text: str) -> str:
-    """The id, if it is one. Raises Refused, which names ``what`` it was to be."""
-    if is_id(text):
-        return text
-    raise Refused(
-        f"{what} {text!r} cannot be an id",
-        "Use 1 to 128 letters, digits, blanks and ._:@+-, beginning with a letter or digit.",
-    )
 
 
 def _print_sent(command: OutgoingCommand, output: Output) -> None:

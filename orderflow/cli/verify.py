@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
+from orderflow.cli.arguments import MAX_COUNT
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import answers, print_json, table
@@ -20,7 +21,10 @@ VALUE_SHOWN: Final = 60
 def verify(
     *,
     sample: Annotated[
-        int, typer.Option(min=1, help="So many aggregates of each view and of each kind.")
+        int,
+        typer.Option(
+            min=1, max=MAX_COUNT, help="So many aggregates of each view and of each kind."
+        ),
     ] = SAMPLE,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     view: Annotated[

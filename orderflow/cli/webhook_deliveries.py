@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
+from orderflow.cli.arguments import MAX_SECONDS
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, moment, print_json, table
@@ -91,7 +92,9 @@ def skip(
 def try_out(
     webhook_id: WebhookId,
     *,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=MAX_SECONDS, help="Seconds to wait.")
+    ] = 60.0,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Deliver a message that says nothing, and say whether it arrived."""

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from orderflow.cli.arguments import checked_id
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, moment, print_json, table
-from orderflow.cli.send import checked_id, show_outcome
+from orderflow.cli.send import show_outcome
 from orderflow.roles import stop_with_parent
 from runtime.client import CommandClient, OutgoingCommand
 from runtime.settings import Settings
