@@ -12,6 +12,7 @@ from orderflow.cli.output import answers, moment, print_json, table
 from orderflow.cli.progress import progress_bars
 from readmodels.consistency import Consistency, ViewConsistency
 from readmodels.keys import verified_key
+from readmodels.unreadable import ReadableRunner, parsed
 from runtime.redis import pooled
 from runtime.settings import Settings
 from schemas.decoding import decoder
@@ -51,9 +52,10 @@ def consistency(
 
 def _verified(settings: Settings) -> Verified | None:
     """What the verifier's last pass came to, if one runs."""
+    key = verified_key(settings.topic_prefix)
     with closing(pooled(settings)) as redis:
-        stored = redis.run([("GET", verified_key(settings.topic_prefix))])[0]
-    return _decode_verified(stored) if stored else None
+        stored = ReadableRunner(redis).run([("GET", key)])[0]
+    return parsed(key, lambda: _decode_verified(stored)) if stored else None
 
 
 def _document(

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from orderflow.cli.exits import Exit, Refused
 from orderflow.servers import check_kafka, check_redis, located
-from runtime.redis import new_line
+from runtime.redis import connect, is_cluster, new_line
 from runtime.settings import KAFKA_OPTION_PREFIX, Settings
 
 
@@ -46,7 +46,10 @@ def _check_redis_url(found: Settings) -> None:
     if not found.redis_url or not found.redis_url.get_secret_value():
         return
     try:
-        new_line(found)
+        if is_cluster(found):
+            new_line(found)
+        else:
+            connect(found).connection_pool.make_connection()
     except (ValueError, TypeError):
         raise Refused(
             "REDIS_URL is no address of a Redis server",

@@ -29,6 +29,7 @@ from readmodels import RebuildFailed, RebuildRunning
 from readmodels.filling import MemoryLost, Stalled
 from readmodels.generations import LockLost
 from readmodels.mending import Restless
+from readmodels.unreadable import ViewUnreadable
 from runtime.client import CommandParked, CommandTooLarge, NotDelivered, OutcomeTimeout
 from runtime.embedded import EmbeddedServerError
 from runtime.kafka import KafkaNotConfigured
@@ -37,6 +38,9 @@ from runtime.topic_admin import TopicsUnfit
 from sync import TargetUnfit
 
 _DOCTOR: Final = "`orderflow doctor` says what is missing."
+_REBUILD: Final = (
+    "Make the views again with `orderflow rebuild`; of an index `orderflow indexer --rebuild`."
+)
 _UP: Final = "Start servers with `orderflow up`, or set KAFKA_BOOTSTRAP_SERVERS and REDIS_URL."
 
 
@@ -69,6 +73,10 @@ def explain(error: BaseException) -> Failure | None:
             return Failure(Exit.UNREACHABLE, str(error), _DOCTOR)
         case KafkaException():
             return _kafka(error)
+        case ViewUnreadable():
+            return Failure(Exit.UNFIT, str(error), _REBUILD)
+        case redis.ResponseError() if "WRONGTYPE" in str(error):
+            return Failure(Exit.UNFIT, f"Redis: {error}", _REBUILD)
         case redis.RedisError():
             return Failure(Exit.UNREACHABLE, f"Redis: {error}", _DOCTOR)
         case TopicsUnfit():
@@ -97,11 +105,16 @@ def explain(error: BaseException) -> Failure | None:
             return None
 
 
+_SETTINGS: Final = frozenset({KafkaError._INVALID_ARG, KafkaError._CONFLICT})
+
+
 def _kafka(error: KafkaException) -> Failure:
     cause = error.args[0] if error.args else None
     if isinstance(cause, KafkaError):
         if cause.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             message = f"a topic is missing: {cause.str()}"
             return Failure(Exit.UNFIT, message, "Create the topics with `orderflow topics apply`.")
+        if cause.code() in _SETTINGS:
+            return Failure(Exit.USAGE, f"Kafka: {cause.str()}", "Correct the KAFKA_… settings.")
         return Failure(Exit.UNREACHABLE, f"Kafka: {cause.str()}", _DOCTOR)
     return Failure(Exit.UNREACHABLE, f"Kafka: {error}", _DOCTOR)
