@@ -29,6 +29,18 @@ def checked_id(what: str, text: str) -> str:
     )
 
 
+def checked_letter(text: str) -> str:
+    """Return the id of a dead letter. Raises Refused for what is none."""
+    if _is_letter(text):
+        return text
+    raise Refused(
+        f"{shortened(text)} is no id of a dead letter", "`orderflow dead-letters list` has them."
+    )
+
+
+_is_letter: Final = re.compile(r"[0-9]{1,9}-[0-9]{1,18}").fullmatch
+
+
 def shortened(text: str) -> str:
     """Return an argument in quotes; of a very long one the beginning."""
     return repr(text) if len(text) <= 200 else f"{text[:200]!r}… ({len(text):,} characters)"

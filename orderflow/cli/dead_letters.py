@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from orderflow.cli.arguments import checked_letter
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import (
@@ -69,6 +70,7 @@ def list_(
 @app.command()
 def show(letter_id: LetterId, output: OutputOption = Output.TABLE) -> None:
     """One letter: its bytes, its headers, the traceback, and what was done about it."""
+    checked_letter(letter_id)
     desk = _desk()
     letter = desk.letter(letter_id)
     record = desk.record(letter)
@@ -126,7 +128,8 @@ def _desk() -> Desk:
 
 def _settle(letter_id: str, order: Order, output: Output) -> None:
     if not order.by.strip():
-        raise Refused("--by says nothing", "Name who orders it, e.g. --by ann.")
+        raise Refused("--by must not be empty", "Name who orders it, e.g. --by ann.")
+    checked_letter(letter_id)
     settlement = _desk().settle(letter_id, order)
     if output is Output.JSON:
         print_json(settlement)

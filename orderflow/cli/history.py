@@ -85,9 +85,16 @@ def history(
             "either an aggregate and its id, or --correlation",
             "For example `orderflow history order o-1`.",
         )
+    if correlation == "":
+        raise Refused(
+            "--correlation must not be empty", "It is the id of the command that began it."
+        )
     if at is not None and version is not None:
         raise Refused("--at and --version exclude each other", "Leave one of them out.")
     at_ms = None if at is None else epoch_ms("--at", at)
+    stream = StreamId(aggregate or "", aggregate_id or "")
+    if correlation is None:
+        stream.checked()
     settings = connected()
     with (
         progress_bars() as bars,
@@ -97,7 +104,6 @@ def history(
         if correlation is not None:
             talk = store.conversation(correlation)
         else:
-            stream = StreamId(aggregate or "", aggregate_id or "").checked()
             entries = store.timeline(stream, version=version, at_ms=at_ms)
             state = store.state_at(stream, version=version, at_ms=at_ms)
     if correlation is None:

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from orderflow.cli.arguments import MAX_SECONDS
+from orderflow.cli.arguments import MAX_SECONDS, checked_id
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, moment, print_json, table
@@ -36,6 +36,7 @@ def deliveries(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """The newest attempts and what became of them, the newest last. The log has 30 days."""
+    checked_id("ID", webhook_id)
     found = reading.deliveries(connected(redis=False), webhook_id, limit, failed=failed)
     if output is Output.JSON:
         print_json(found)
@@ -61,6 +62,7 @@ def redeliver(
     webhook_id: WebhookId, messages: MessageIds, output: OutputOption = Output.TABLE
 ) -> None:
     """Deliver events once more, now and out of order; to a webhook that is paused, too."""
+    checked_id("ID", webhook_id)
     settings = connected(redis=False)
     found = reading.find_events(settings, webhook_id, set(messages))
     missing = [message for message in messages if message not in found]
@@ -98,6 +100,7 @@ def try_out(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Deliver a message that says nothing, and say whether it arrived."""
+    checked_id("ID", webhook_id)
     settings = connected(redis=False)
     outcome = execute(settings, "TestWebhook", webhook_id, {})
     if not outcome.accepted:

@@ -86,6 +86,7 @@ def list_(output: OutputOption = Output.TABLE) -> None:
 @app.command()
 def show(webhook_id: WebhookId, output: OutputOption = Output.TABLE) -> None:
     """One webhook, and how far it is behind."""
+    checked_id("ID", webhook_id)
     settings = connected(redis=False)
     webhook = _find(settings, webhook_id)
     shown = _shown(webhook) | {"waiting": reading.waiting(settings, webhook)}
@@ -180,6 +181,7 @@ def order(
 
     Raises typer.Exit when it was not.
     """
+    checked_id("ID", webhook_id)
     outcome = execute(connected(redis=False), kind, webhook_id, data)
     if shown_once is None or not outcome.accepted:
         show_outcome(outcome, output)
