@@ -26,6 +26,7 @@ from readmodels import positions, questions
 from readmodels.keys import Keys
 from readmodels.positions import TopicPart
 from readmodels.steps import drive
+from readmodels.unreadable import ReadableRunner
 from readmodels.views import named
 from runtime import kafka
 from runtime.redis import is_cluster, new_line
@@ -100,6 +101,7 @@ class Consistency:
             for view in self.views
         }
         self._line = new_line(settings)
+        self._redis = ReadableRunner(self._line)
         self._spread = is_cluster(settings)
         # Only answers count: a broker that is away is told by an exception, not by the library's lines.
         self._admin = AdminClient(kafka.admin(settings) | {"log_level": 0})
@@ -171,7 +173,7 @@ class Consistency:
         returns what it has. Raises ViewTimeout.
         """
         return drive(
-            self._line,
+            self._redis,
             questions.wait_for(self._prefix, view, aggregate_id, version, timeout),
         )
 
@@ -194,9 +196,9 @@ class Consistency:
         return {view: lag for view, lag in lags.items() if lag}
 
     def _positions(self) -> dict[str, tuple[int, dict[TopicPart, int]]]:
-        live = drive(self._line, positions.live(self._prefix, self.views))
+        live = drive(self._redis, positions.live(self._prefix, self.views))
         keys = [Keys(self._prefix, v.name, live[v.name], self._spread) for v in self.views]
-        found = drive(self._line, positions.read(keys))
+        found = drive(self._redis, positions.read(keys))
         return {
             view.name: (live[view.name], at) for view, at in zip(self.views, found, strict=True)
         }

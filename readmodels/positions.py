@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from readmodels.keys import FIRST_GENERATION, Keys, views_key
 from readmodels.records import Change, fold
 from readmodels.scripts import POSITION
 from readmodels.steps import Steps, pairs
+from readmodels.unreadable import parsed
 from readmodels.views import View
 from runtime.redis import Command
 
@@ -44,7 +46,7 @@ def live(prefix: str, views: Sequence[View]) -> Steps[dict[str, int]]:
     """View → the generation that queries read."""
     replies = yield [("HMGET", views_key(prefix), *(view.name for view in views))]
     return {
-        view.name: int(generation or FIRST_GENERATION)
+        view.name: parsed(views_key(prefix), partial(int, generation or FIRST_GENERATION))
         for view, generation in zip(views, replies[0], strict=True)
     }
 
@@ -53,7 +55,9 @@ def read(keys: Sequence[Keys]) -> Steps[list[dict[TopicPart, int]]]:
     """All positions of each of these generations."""
     replies = yield [("HGETALL", key) for k in keys for key in k.all_positions]
     hashes = iter([pairs(reply) for reply in replies])
-    return [lowest([next(hashes) for _ in k.all_positions]) for k in keys]
+    return [
+        parsed(k.positions, partial(lowest, [next(hashes) for _ in k.all_positions])) for k in keys
+    ]
 
 
 def lowest(hashes: Sequence[Mapping[str, str]]) -> dict[TopicPart, int]:

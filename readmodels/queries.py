@@ -27,6 +27,7 @@ from readmodels.positions import part
 from readmodels.preflight import watermarks
 from readmodels.questions import Ranking
 from readmodels.steps import AsyncRunner, Runner, drive, drive_async
+from readmodels.unreadable import AsyncReadableRunner, ReadableRunner
 from readmodels.views import VIEWS
 from runtime.redis import is_cluster, pooled, pooled_async
 from runtime.settings import Settings
@@ -41,7 +42,7 @@ class Asking:
     """
 
     def __init__(self, runner: Runner, prefix: str, *, spread: bool = False) -> None:
-        self._runner = runner
+        self._runner = ReadableRunner(runner)
         self._prefix = prefix
         self._spread = spread
 
@@ -95,7 +96,7 @@ class Asking:
 
 
 class Queries(Asking):
-    """Close it, or use it as a context manager. Every method may raise redis.RedisError."""
+    """Close it, or use it as a context manager. Every method may raise RedisError and ViewUnreadable."""
 
     def __init__(self, settings: Settings) -> None:
         """Connects at the first question. Raises RedisNotConfigured."""
@@ -127,7 +128,7 @@ class AsyncAsking:
     """`Asking` for asyncio."""
 
     def __init__(self, runner: AsyncRunner, prefix: str, *, spread: bool = False) -> None:
-        self._runner = runner
+        self._runner = AsyncReadableRunner(runner)
         self._prefix = prefix
         self._spread = spread
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Final, Literal
 
 from readmodels import positions
@@ -24,6 +25,7 @@ from readmodels.keys import BUCKETS, Keys, bucket_of
 from readmodels.orders import document_key, place_key, user_of
 from readmodels.sagas import answer, asked_for, scores_of
 from readmodels.steps import Pause, Steps, pairs
+from readmodels.unreadable import parsed
 from readmodels.views import ORDERS, SAGAS, STOCK, USERS, VIEWS, View, named
 from runtime.redis import Command
 from schemas.decoding import decoder
@@ -66,8 +68,9 @@ def order(prefix: str, order_id: str) -> Steps[OrderAnswer | None]:
     user_id = yield from _owner(keys, order_id)
     if user_id is None:
         return None
-    replies = yield [("HGETALL", document_key(keys, user_id, order_id))]
-    return _order(order_id, pairs(replies[0]))
+    key = document_key(keys, user_id, order_id)
+    replies = yield [("HGETALL", key)]
+    return _order(key, order_id, replies[0])
 
 
 def orders_of(prefix: str, user_id: str, cursor: str | None, limit: int) -> Steps[OrderPage]:
@@ -82,8 +85,9 @@ def orders_of(prefix: str, user_id: str, cursor: str | None, limit: int) -> Step
     replies = yield [listing]
     members: list[str] = replies[0]
     ids = [member.partition(":")[2] for member in members[:limit]]
-    documents = yield [("HGETALL", document_key(keys, user_id, order_id)) for order_id in ids]
-    found = (_order(order_id, pairs(d)) for order_id, d in zip(ids, documents, strict=True))
+    places = [document_key(keys, user_id, order_id) for order_id in ids]
+    documents = yield [("HGETALL", key) for key in places]
+    found = map(_order, places, ids, documents)
     orders = tuple(one for one in found if one is not None)
     return OrderPage(orders, members[limit - 1] if len(members) > limit else None)
 
@@ -92,27 +96,27 @@ def user(prefix: str, user_id: str) -> Steps[UserAnswer | None]:
     """A user and the sums over their orders; None if neither view knows them."""
     live = yield from positions.live(prefix, (USERS, ORDERS))
     bucket = bucket_of(user_id)
-    replies = yield [
-        ("HGETALL", Keys(prefix, "users", live["users"]).key("user", bucket, user_id)),
-        ("HGETALL", Keys(prefix, "orders", live["orders"]).key("user", bucket, user_id)),
-    ]
+    of_users = Keys(prefix, "users", live["users"]).key("user", bucket, user_id)
+    of_orders = Keys(prefix, "orders", live["orders"]).key("user", bucket, user_id)
+    replies = yield [("HGETALL", of_users), ("HGETALL", of_orders)]
     profile, sums = pairs(replies[0]), pairs(replies[1])
     if not profile and not sums:
         return None
     return UserAnswer(
         user_id=user_id,
-        profile=_profile(profile) if profile else None,
-        orders=int(sums.get("orders", 0)),
-        by_status=_named(sums, "status:"),
-        spent=_named(sums, "spent:"),
+        profile=parsed(of_users, lambda: _profile(profile)) if profile else None,
+        orders=parsed(of_orders, lambda: int(sums.get("orders", 0))),
+        by_status=parsed(of_orders, lambda: _named(sums, "status:")),
+        spent=parsed(of_orders, lambda: _named(sums, "spent:")),
     )
 
 
 def stock(prefix: str, sku: str) -> Steps[StockAnswer | None]:
     """The stock of a SKU; None if it is not registered."""
     keys = yield from _keys(prefix, STOCK)
-    replies = yield [("HGETALL", keys.key("sku", bucket_of(sku), sku))]
-    return _stock(sku, pairs(replies[0]))
+    key = keys.key("sku", bucket_of(sku), sku)
+    replies = yield [("HGETALL", key)]
+    return _stock(key, sku, replies[0])
 
 
 def low_stock(prefix: str, limit: int) -> Steps[tuple[StockAnswer, ...]]:
@@ -124,8 +128,9 @@ def low_stock(prefix: str, limit: int) -> Steps[tuple[StockAnswer, ...]]:
     ]
     ranked = sorted((float(score), sku) for sku, score in _scored(replies))
     skus = [sku for _, sku in ranked[:limit]]
-    documents = yield [("HGETALL", keys.key("sku", bucket_of(sku), sku)) for sku in skus]
-    found = (_stock(sku, pairs(d)) for sku, d in zip(skus, documents, strict=True))
+    places = [keys.key("sku", bucket_of(sku), sku) for sku in skus]
+    documents = yield [("HGETALL", key) for key in places]
+    found = map(_stock, places, skus, documents)
     return tuple(one for one in found if one is not None)
 
 
@@ -146,16 +151,22 @@ def top_users(prefix: str, by: Ranking, currency: str, limit: int) -> Steps[tupl
     ranked = sorted(((float(score), one) for one, score in _scored(replies)), reverse=True)
     ids = [user_id for _, user_id in ranked[:limit]]
     # A score is a double; the exact sum stands with the user.
-    sums = yield [("HGET", keys.key("user", bucket_of(one), one), field) for one in ids]
-    rows = [TopUser(one, int(total)) for one, total in zip(ids, sums, strict=True) if total]
+    places = [keys.key("user", bucket_of(one), one) for one in ids]
+    sums = yield [("HGET", key, field) for key in places]
+    rows = [
+        TopUser(one, parsed(key, partial(int, total)))
+        for key, one, total in zip(places, ids, sums, strict=True)
+        if total
+    ]
     return tuple(sorted(rows, key=lambda row: (row.value, row.user_id), reverse=True))
 
 
 def saga(prefix: str, saga_id: str) -> Steps[SagaAnswer | None]:
     """How a saga stands; None if there is none."""
     keys = yield from _keys(prefix, SAGAS)
-    replies = yield [("HGETALL", keys.key("saga", bucket_of(saga_id), saga_id))]
-    return answer(saga_id, pairs(replies[0]))
+    key = keys.key("saga", bucket_of(saga_id), saga_id)
+    replies = yield [("HGETALL", key)]
+    return _saga(key, saga_id, replies[0])
 
 
 def sagas(prefix: str, status: str | None, limit: int) -> Steps[tuple[SagaAnswer, ...]]:
@@ -176,8 +187,9 @@ def sagas(prefix: str, status: str | None, limit: int) -> Steps[tuple[SagaAnswer
     ]
     ranked = sorted(((float(s), one) for one, s in _scored(replies)), reverse=newest_first)
     ids = [saga_id for _, saga_id in ranked[:limit]]
-    documents = yield [("HGETALL", keys.key("saga", bucket_of(one), one)) for one in ids]
-    found = (answer(one, pairs(d)) for one, d in zip(ids, documents, strict=True))
+    places = [keys.key("saga", bucket_of(one), one) for one in ids]
+    documents = yield [("HGETALL", key) for key in places]
+    found = map(_saga, places, ids, documents)
     # Since the ranking was read, one may have moved on to another status.
     return tuple(one for one in found if one is not None and one.status in wanted)
 
@@ -221,15 +233,15 @@ def _version(prefix: str, view: View, aggregate_id: str) -> Steps[int]:
     bucket = bucket_of(aggregate_id)
     gone: Command = ("GET", keys.key("gone", bucket, aggregate_id))
     if view is not ORDERS:
-        kind = _KIND_OF[view.name]
-        replies = yield [("HGET", keys.key(kind, bucket, aggregate_id), "version"), gone]
-        return max(int(reply or 0) for reply in replies)
+        key = keys.key(_KIND_OF[view.name], bucket, aggregate_id)
+        replies = yield [("HGET", key, "version"), gone]
+        return max(parsed(key, partial(int, reply or 0)) for reply in replies)
     user_id = yield from _owner(keys, aggregate_id)
     if user_id is None:
         replies = yield [gone]
     else:
         replies = yield [("HGET", document_key(keys, user_id, aggregate_id), "version")]
-    return int(replies[0] or 0)
+    return parsed(f"of the order {aggregate_id}", partial(int, replies[0] or 0))
 
 
 def _keys(prefix: str, view: View) -> Steps[Keys]:
@@ -253,9 +265,21 @@ def _named(sums: dict[str, str], begin: str) -> dict[str, int]:
     return {k.removeprefix(begin): int(v) for k, v in sorted(sums.items()) if k.startswith(begin)}
 
 
-def _order(order_id: str, row: dict[str, str]) -> OrderAnswer | None:
-    if not row:
-        return None
+def _order(key: str, order_id: str, reply: list[str]) -> OrderAnswer | None:
+    row = pairs(reply)
+    return parsed(key, lambda: _order_of(order_id, row)) if row else None
+
+
+def _saga(key: str, saga_id: str, reply: list[str]) -> SagaAnswer | None:
+    return parsed(key, lambda: answer(saga_id, pairs(reply)))
+
+
+def _stock(key: str, sku: str, reply: list[str]) -> StockAnswer | None:
+    row = pairs(reply)
+    return parsed(key, lambda: _stock_of(sku, row)) if row else None
+
+
+def _order_of(order_id: str, row: dict[str, str]) -> OrderAnswer:
     return OrderAnswer(
         order_id=order_id,
         version=int(row["version"]),
@@ -280,9 +304,7 @@ def _profile(row: dict[str, str]) -> Profile:
     )
 
 
-def _stock(sku: str, row: dict[str, str]) -> StockAnswer | None:
-    if not row:
-        return None
+def _stock_of(sku: str, row: dict[str, str]) -> StockAnswer:
     return StockAnswer(
         sku=sku,
         version=int(row["version"]),

@@ -7,6 +7,8 @@ from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints
 
+from schemas.currencies import MINOR_DIGITS
+
 MAX_AMOUNT: Final = 2**53 - 1
 MAX_UNIT_PRICE: Final = 10**9
 MAX_QUANTITY: Final = 10**6
@@ -23,3 +25,8 @@ UnitPrice = Annotated[int, Field(ge=0, le=MAX_UNIT_PRICE)]
 
 Quantity = Annotated[int, Field(gt=0, le=MAX_QUANTITY)]
 """A positive number of pieces."""
+
+
+def minor_digits(currency: str) -> int | None:
+    """Return the decimals of an amount in this currency; None for a code that ISO 4217 does not list."""
+    return MINOR_DIGITS.get(currency)

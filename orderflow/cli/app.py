@@ -1,4 +1,4 @@
-"""The app and its commands' order in the help; turns expected failures into a sentence and an exit code.
+"""The app and its commands' order in the help.
 
 A command's module is imported when the command is asked for: `orderflow up` starts nine processes, and none
 of them has to load the others' libraries.
@@ -6,7 +6,8 @@ of them has to load the others' libraries.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +16,8 @@ from typer.core import TyperGroup
 from typer.main import get_command_from_info, get_group
 from typer.models import CommandInfo
 
-from orderflow.cli.exits import EPILOG, Exit, quit_with, show
+from orderflow.cli.boundary import run
+from orderflow.cli.exits import EPILOG
 
 
 class Entry(NamedTuple):
@@ -61,7 +63,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
 
 
 class Commands(TyperGroup):
-    """The top of the command line: what is expected to go wrong is shown without a traceback."""
+    """The top of the command line: every command line begins and ends here."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -91,22 +93,32 @@ class Commands(TyperGroup):
         made.rich_help_panel = entry.panel
         return made
 
-    def invoke(self, ctx: Any) -> object:
-        """Runs the chosen command. Raises typer.Exit with a code of the table."""
-        try:
-            return super().invoke(ctx)
-        except typer.Exit:
-            raise
-        except KeyboardInterrupt:
-            raise quit_with(Exit.INTERRUPTED) from None
-        except Exception as error:
-            from orderflow.cli.failures import EXPECTED, explain
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> int:
+        """Run a command line; what goes wrong becomes a sentence and an exit code (`boundary`)."""
+        words = sys.argv[1:] if args is None else list(args)
 
-            if not isinstance(error, EXPECTED):
-                raise
-            failure = explain(error)
-            show(failure)
-            raise quit_with(failure.code) from None
+        def command() -> object:
+            return super(Commands, self).main(
+                words,
+                prog_name or "orderflow",
+                complete_var,
+                standalone_mode=False,
+                windows_expand_args=windows_expand_args,
+                **extra,
+            )
+
+        code = run(command, words)
+        if standalone_mode:
+            sys.exit(code)
+        return code
 
 
 app = typer.Typer(

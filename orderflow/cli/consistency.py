@@ -5,12 +5,14 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from orderflow.cli.arguments import MAX_SECONDS
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, quit_with
 from orderflow.cli.output import answers, moment, print_json, table
 from orderflow.cli.progress import progress_bars
 from readmodels.consistency import Consistency, ViewConsistency
 from readmodels.keys import verified_key
+from readmodels.unreadable import ReadableRunner, parsed
 from runtime.redis import pooled
 from runtime.settings import Settings
 from schemas.decoding import decoder
@@ -23,7 +25,9 @@ def consistency(
     *,
     wait: Annotated[
         float | None,
-        typer.Option(min=0, help="Wait so many seconds for what is in the topics now."),
+        typer.Option(
+            min=0, max=MAX_SECONDS, help="Wait so many seconds for what is in the topics now."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
@@ -48,9 +52,10 @@ def consistency(
 
 def _verified(settings: Settings) -> Verified | None:
     """What the verifier's last pass came to, if one runs."""
+    key = verified_key(settings.topic_prefix)
     with closing(pooled(settings)) as redis:
-        stored = redis.run([("GET", verified_key(settings.topic_prefix))])[0]
-    return _decode_verified(stored) if stored else None
+        stored = ReadableRunner(redis).run([("GET", key)])[0]
+    return parsed(key, lambda: _decode_verified(stored)) if stored else None
 
 
 def _document(
@@ -84,11 +89,9 @@ def _show(found: tuple[ViewConsistency, ...], verified: Verified | None) -> None
     )
     out = answers()
     columns = ("view", "generation", "positions", "ends", "events behind", "seconds behind")
-    out.print(table("Consistency", columns, rows))
+    out.show(table("Consistency", columns, rows))
     if verified is not None:
-        out.print(
+        out.say(
             f"Last verified {moment(verified.at_ms)}: {verified.looked_at:,} looked at, "
             f"{verified.drifts:,} wrong.",
-            highlight=False,
-            soft_wrap=True,
         )

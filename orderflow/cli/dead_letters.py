@@ -4,17 +4,27 @@ A command that could not be judged holds its aggregate: what follows for it wait
 discarded it leaves its place, and the others go on in their order. Each action stands in the audit.
 """
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.table import Table
 
+from orderflow.cli.arguments import checked_letter
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
-from orderflow.cli.output import Output, OutputOption, answers, moment, plain, print_json, table
+from orderflow.cli.output import (
+    Output,
+    OutputOption,
+    Styled,
+    Table,
+    answers,
+    moment,
+    plain,
+    print_json,
+    table,
+)
+from orderflow.cli.streams import read_input
 from orderflow.dead_letters import Desk, Letter, Order, Settlement
 from orderflow.dead_letters.letters import text_of
 from runtime.records import IncomingRecord
@@ -54,12 +64,13 @@ def list_(
         for one in letters
     )
     columns = ("id", "stage", "code", "record", "key", "wait", "tried", "age", "status")
-    answers().print(table("Dead letters", columns, rows))
+    answers().show(table("Dead letters", columns, rows))
 
 
 @app.command()
 def show(letter_id: LetterId, output: OutputOption = Output.TABLE) -> None:
     """One letter: its bytes, its headers, the traceback, and what was done about it."""
+    checked_letter(letter_id)
     desk = _desk()
     letter = desk.letter(letter_id)
     record = desk.record(letter)
@@ -71,9 +82,9 @@ def show(letter_id: LetterId, output: OutputOption = Output.TABLE) -> None:
         return
     out = answers()
     for line in _lines(letter, record):
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
+        out.block(line)
     if letter.actions:
-        out.print(_audit(letter))
+        out.show(_audit(letter))
 
 
 @app.command()
@@ -117,7 +128,8 @@ def _desk() -> Desk:
 
 def _settle(letter_id: str, order: Order, output: Output) -> None:
     if not order.by.strip():
-        raise Refused("--by says nothing", "Name who orders it, e.g. --by ann.")
+        raise Refused("--by must not be empty", "Name who orders it, e.g. --by ann.")
+    checked_letter(letter_id)
     settlement = _desk().settle(letter_id, order)
     if output is Output.JSON:
         print_json(settlement)
@@ -130,15 +142,15 @@ def _settle(letter_id: str, order: Order, output: Output) -> None:
 def _print(settlement: Settlement) -> None:
     out, did = answers(), f"{settlement.letter} {settlement.action}"
     if settlement.settled:
-        out.print(f"[green]settled[/] {did}: {settlement.result}", highlight=False, soft_wrap=True)
+        out.say(Styled("settled", "green"), f" {did}: {settlement.result}")
         return
-    out.print(f"[red]not settled[/] {did}: {settlement.code}", highlight=False, soft_wrap=True)
-    out.print(settlement.result, markup=False, highlight=False, soft_wrap=True)
+    out.say(Styled("not settled", "red"), f" {did}: {settlement.code}")
+    out.say(settlement.result)
 
 
 def _given(record: str) -> bytes:
     if record == "@-":
-        return sys.stdin.buffer.read()
+        return read_input()
     if record.startswith("@"):
         return Path(record[1:]).read_bytes()
     return record.encode()
@@ -149,8 +161,9 @@ def _lines(letter: Letter, record: IncomingRecord) -> list[str]:
     marks = {name: text_of(v) or "" for name, v in record.headers if isinstance(v, bytes)}
     trace = marks.pop("orderflow.errors.stacktrace", "")
     value = record.value or b""
-    text = _text(value[:SHOWN_BYTES])
-    cut = f"… {len(value) - SHOWN_BYTES:,} bytes more" if len(value) > SHOWN_BYTES else ""
+    text = _text(value)
+    shown = value[:SHOWN_BYTES].hex(" ") if text is None else text[:SHOWN_BYTES]
+    cut = f"… cut here, of {len(value):,} bytes" if len(value) > SHOWN_BYTES else ""
     return [
         f"dead letter {letter.id}: {'open' if letter.open else 'settled'}",
         f"{letter.code} in {letter.stage}: {letter.message}",
@@ -159,7 +172,7 @@ def _lines(letter: Letter, record: IncomingRecord) -> list[str]:
         *([held] if letter.open and letter.holds_key else []),
         "",
         f"{len(value):,} bytes" + ("" if text is not None else ", as hex") + ":",
-        value[:SHOWN_BYTES].hex(" ") if text is None else text,
+        shown,
         *([cut] if cut else []),
         "",
         *(f"{name}: {value}" for name, value in marks.items()),

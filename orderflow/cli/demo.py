@@ -13,9 +13,10 @@ from typing import Annotated, Final
 
 import typer
 
+from orderflow.cli.arguments import MAX_COUNT
 from orderflow.cli.context import settings as read_settings
 from orderflow.cli.exits import Exit, quit_with
-from orderflow.cli.output import Output, OutputOption, answers, errors, print_json
+from orderflow.cli.output import Output, OutputOption, Styled, answers, errors, print_json
 from orderflow.cli.progress import Bars, progress_bars, progress_reporter
 from orderflow.cli.sagas import show_timeline
 from orderflow.cli.shown import (
@@ -41,6 +42,7 @@ from runtime.settings import Settings
 
 OUTCOME_WITHIN_S: Final = 60.0
 VIEWS_WITHIN_S: Final = 60.0
+MAX_ORDERS: Final = 100_000_000
 SAGA_TIMEOUT_MS: Final = 500
 """Short, so that a timeout can be watched."""
 
@@ -71,11 +73,13 @@ class DemoReport:
 
 def demo(
     *,
-    orders: Annotated[int, typer.Option(min=1, help="Orders to generate.")] = 2_000,
-    users: Annotated[int, typer.Option(min=1, help="Users who order.")] = 100,
-    skus: Annotated[int, typer.Option(min=1, help="SKUs on offer.")] = 50,
+    orders: Annotated[int, typer.Option(min=1, max=MAX_ORDERS, help="Orders to generate.")] = 2_000,
+    users: Annotated[int, typer.Option(min=1, max=MAX_ORDERS, help="Users who order.")] = 100,
+    skus: Annotated[int, typer.Option(min=1, max=MAX_ORDERS, help="SKUs on offer.")] = 50,
     bad: Annotated[float, typer.Option(min=0, max=0.9, help="Share of bad commands.")] = 0.05,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same shop.")] = 7,
+    seed: Annotated[
+        int, typer.Option(min=-MAX_COUNT, max=MAX_COUNT, help="The same seed gives the same shop.")
+    ] = 7,
     home: Annotated[
         Path | None, typer.Option(help="Keep everything here instead of a temporary folder.")
     ] = None,
@@ -202,8 +206,8 @@ def _check(title: str, expected: ExpectedViews, queries: Queries, bars: Bars) ->
 
 def _show_logs(pipeline: Pipeline) -> None:
     for child in pipeline.supervisor.children:
-        errors.rule(f"end of {child.log.name}")
-        errors.print(child.last_words(), markup=False, highlight=False, soft_wrap=True)
+        errors.heading(f"end of {child.log.name}")
+        errors.block(child.last_words())
 
 
 def _show(report: DemoReport) -> None:
@@ -214,25 +218,23 @@ def _show(report: DemoReport) -> None:
     show_differences("Different from the plan after the rebuild", report.differences_after_rebuild)
     out = answers()
     for sample in report.placed:
-        out.rule(sample.title, align="left")
+        out.heading(sample.title)
         if sample.saga is not None:
             show_timeline(sample.saga)
         if not sample.good:
-            out.print(f"{sample.placement}, not {sample.expected}", style="red", markup=False)
+            out.say(Styled(f"{sample.placement}, not {sample.expected}", "red"))
     for surprise in report.surprises:
-        out.print(surprise, style="red", markup=False, soft_wrap=True)
+        out.say(Styled(surprise, "red"))
     steps = ", ".join(f"{name} {took} s" for name, took in report.seconds.items())
-    out.print(
+    out.say(
         f"{report.commands:,} commands: {report.accepted:,} accepted, "
         f"{report.repeated:,} repeated, {sum(report.rejected.values()):,} rejected. {steps}.",
-        highlight=False,
-        soft_wrap=True,
     )
     if report.good:
-        out.print(
-            "[bold green]Every outcome, order, user and SKU is as planned, and the views rebuilt "
-            "from offset zero are the same.[/]",
-            soft_wrap=True,
+        good = (
+            "Every outcome, order, user and SKU is as planned, and the views rebuilt from offset zero "
+            "are the same."
         )
+        out.say(Styled(good, "bold green"))
     else:
-        out.print("[bold red]Something is not as planned, see above.[/]")
+        out.say(Styled("Something is not as planned, see above.", "bold red"))

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import redis
 from confluent_kafka import KafkaException
-from rich.text import Text
 
 from orderflow.cli.context import settings as read_settings
 from orderflow.cli.exits import Exit, quit_with
-from orderflow.cli.output import Output, OutputOption, answers, print_json, table
+from orderflow.cli.output import Output, OutputOption, Styled, answers, print_json, table
 from orderflow.dead_letters import Desk
 from orderflow.lag import LagMeter
 from orderflow.servers import ServersNotFound, check_kafka, check_redis, located, wants_embedded
@@ -57,9 +56,9 @@ def doctor(output: OutputOption = Output.TABLE) -> None:
         print_json(findings)
     else:
         colours = {Mark.OK: "green", Mark.NOTE: "yellow", Mark.BAD: "bold red"}
-        rows = ((f.what, Text(f.mark, colours[f.mark]), f.found, f.remedy) for f in findings)
+        rows = ((f.what, Styled(f.mark, colours[f.mark]), f.found, f.remedy) for f in findings)
         columns = ("what", "", "found", "how to mend it")
-        answers().print(table("What was found", columns, rows))
+        answers().show(table("What was found", columns, rows))
     bad = {finding.what for finding in findings if finding.mark is Mark.BAD}
     if bad - {"topics"}:
         raise quit_with(Exit.UNREACHABLE)

@@ -3,15 +3,13 @@
 `failures` has what each expected failure means.
 """
 
-import json
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 import typer
-from rich.markup import escape
 
-from orderflow.cli.output import errors
+from orderflow.cli.output import Styled, errors
 
 
 class Exit(IntEnum):
@@ -23,7 +21,10 @@ class Exit(IntEnum):
     UNREACHABLE = 3
     TIMEOUT = 4
     UNFIT = 5
+    BUG = 70
+    UNWRITTEN = 74
     INTERRUPTED = 130
+    CLOSED = 141
 
 
 MEANING: Final = {
@@ -33,7 +34,10 @@ MEANING: Final = {
     Exit.UNREACHABLE: "Kafka or Redis is not there",
     Exit.TIMEOUT: "no answer in time; what was asked may still happen",
     Exit.UNFIT: "the servers are there, but topics or tables are not as they have to be",
+    Exit.BUG: "a bug in orderflow; its traceback is in a file",
+    Exit.UNWRITTEN: "standard output cannot be written; what was asked may have been done",
     Exit.INTERRUPTED: "interrupted with Ctrl-C",
+    Exit.CLOSED: "the reader of standard output went away, as `head` does",
 }
 
 EPILOG: Final = "Exit codes: " + "; ".join(f"{int(code)} {text}" for code, text in MEANING.items())
@@ -57,22 +61,11 @@ class Refused(Exception):
 
 
 def show(failure: Failure) -> None:
-    """The sentence and the remedy, on standard error."""
-    errors.print(f"[bold red]Error:[/] {escape(failure.message)}", soft_wrap=True)
-    errors.print(f"[dim]→ {escape(failure.remedy)}[/]", soft_wrap=True)
+    """Print the sentence and the remedy on standard error."""
+    errors.say(Styled("Error:", "bold red"), f" {failure.message}")
+    errors.say(Styled(f"→ {failure.remedy}", "dim"))
 
 
 def quit_with(code: Exit) -> typer.Exit:
-    """To be raised at the end of a command whose answer is not a plain yes."""
+    """Return what a command raises at its end when its answer is not a plain yes."""
     return typer.Exit(int(code))
-
-
-def parse_json(text: str) -> object:
-    """The JSON of a command's data. Raises Refused with the place of the mistake."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise Refused(
-            f"--json is not JSON: {error.msg} at column {error.colno}",
-            """Quote it for the shell, e.g. --json '{"name": "Ada"}'.""",
-        ) from None

@@ -1,7 +1,7 @@
 """What each expected failure means to a person: a sentence, a remedy and an exit code of `exits`.
 
-Imported when something has gone wrong, as it knows the exceptions of the whole application. Anything that
-does not stand here is a bug and keeps its traceback.
+Imported when something has gone wrong, as it knows the exceptions of the whole application. Any other
+exception is a bug.
 """
 
 from typing import Final
@@ -19,6 +19,7 @@ from eventstore import (
     VersionNotFound,
 )
 from orderflow.cli.exits import Exit, Failure, Refused
+from orderflow.cli.streams import InputUnreadable
 from orderflow.dead_letters import LetterNotFound, LetterRefused
 from orderflow.forgetting import DeadLettersStalled
 from orderflow.servers import ServersNotFound
@@ -28,6 +29,7 @@ from readmodels import RebuildFailed, RebuildRunning
 from readmodels.filling import MemoryLost, Stalled
 from readmodels.generations import LockLost
 from readmodels.mending import Restless
+from readmodels.unreadable import ViewUnreadable
 from runtime.client import CommandParked, CommandTooLarge, NotDelivered, OutcomeTimeout
 from runtime.embedded import EmbeddedServerError
 from runtime.kafka import KafkaNotConfigured
@@ -35,47 +37,15 @@ from runtime.redis import RedisNotConfigured
 from runtime.topic_admin import TopicsUnfit
 from sync import TargetUnfit
 
-EXPECTED: Final = (
-    Refused,
-    ServersNotFound,
-    KafkaNotConfigured,
-    EmbeddedServerError,
-    KafkaException,
-    redis.RedisError,
-    RedisNotConfigured,
-    GatewayNotConfigured,
-    TopicsUnfit,
-    RebuildFailed,
-    RebuildRunning,
-    LockLost,
-    Stalled,
-    MemoryLost,
-    Restless,
-    EventStoreError,
-    IndexStalled,
-    ReplayStalled,
-    KeysStalled,
-    DeadLettersStalled,
-    OutcomeTimeout,
-    NotDelivered,
-    CommandTooLarge,
-    LetterNotFound,
-    LetterRefused,
-    NotOnlineRetail,
-    TargetUnfit,
-    FileNotFoundError,
-    PermissionError,
-    IsADirectoryError,
-    TimeoutError,
-)
-"""Failures that are shown without a traceback."""
-
 _DOCTOR: Final = "`orderflow doctor` says what is missing."
+_REBUILD: Final = (
+    "Make the views again with `orderflow rebuild`; of an index `orderflow indexer --rebuild`."
+)
 _UP: Final = "Start servers with `orderflow up`, or set KAFKA_BOOTSTRAP_SERVERS and REDIS_URL."
 
 
-def explain(error: BaseException) -> Failure:
-    """What an expected failure means and what to do about it."""
+def explain(error: BaseException) -> Failure | None:
+    """Return what an expected failure means and what to do about it; None for a bug."""
     match error:
         case Refused():
             return error.failure
@@ -103,6 +73,10 @@ def explain(error: BaseException) -> Failure:
             return Failure(Exit.UNREACHABLE, str(error), _DOCTOR)
         case KafkaException():
             return _kafka(error)
+        case ViewUnreadable():
+            return Failure(Exit.UNFIT, str(error), _REBUILD)
+        case redis.ResponseError() if "WRONGTYPE" in str(error):
+            return Failure(Exit.UNFIT, f"Redis: {error}", _REBUILD)
         case redis.RedisError():
             return Failure(Exit.UNREACHABLE, f"Redis: {error}", _DOCTOR)
         case TopicsUnfit():
@@ -121,10 +95,17 @@ def explain(error: BaseException) -> Failure:
             return Failure(Exit.UNREACHABLE, str(error), _DOCTOR)
         case CommandTooLarge() | NotOnlineRetail():
             return Failure(Exit.USAGE, str(error), "Look at the input.")
+        case InputUnreadable():
+            return Failure(Exit.USAGE, str(error), "Name a file instead, as @FILE.")
+        case OSError(filename=None):
+            return Failure(Exit.USAGE, str(error), _DOCTOR)
         case OSError():
             return Failure(Exit.USAGE, f"{error.filename}: {error.strerror}", "Look at the path.")
         case _:
-            raise AssertionError(f"{type(error).__name__} is not in EXPECTED") from error
+            return None
+
+
+_SETTINGS: Final = frozenset({KafkaError._INVALID_ARG, KafkaError._CONFLICT})
 
 
 def _kafka(error: KafkaException) -> Failure:
@@ -133,5 +114,7 @@ def _kafka(error: KafkaException) -> Failure:
         if cause.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             message = f"a topic is missing: {cause.str()}"
             return Failure(Exit.UNFIT, message, "Create the topics with `orderflow topics apply`.")
+        if cause.code() in _SETTINGS:
+            return Failure(Exit.USAGE, f"Kafka: {cause.str()}", "Correct the KAFKA_… settings.")
         return Failure(Exit.UNREACHABLE, f"Kafka: {cause.str()}", _DOCTOR)
     return Failure(Exit.UNREACHABLE, f"Kafka: {error}", _DOCTOR)

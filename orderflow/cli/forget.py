@@ -5,11 +5,12 @@ from typing import Annotated
 import msgspec
 import typer
 
+from orderflow.cli.arguments import MAX_SECONDS, checked_id
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, moment, print_json, table
 from orderflow.cli.progress import progress_bars, progress_reporter
-from orderflow.cli.send import checked_id, show_outcome
+from orderflow.cli.send import show_outcome
 from orderflow.forgetting import Remainder, forget_user, remains
 from schemas.records import Outcome
 
@@ -37,7 +38,10 @@ def user(
         str, typer.Option(help="A code or the number of a request; no words about the person.")
     ] = "request",
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds to wait for the outcome, then for the views.")
+        float,
+        typer.Option(
+            min=0.1, max=MAX_SECONDS, help="Seconds to wait for the outcome, then for the views."
+        ),
     ] = 30.0,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -70,5 +74,5 @@ def _show(left: tuple[Remainder, ...]) -> None:
         (r.where, r.what, "you remove it" if r.until_ms is None else moment(r.until_ms))
         for r in left
     )
-    answers().print(table("What is left", ("where", "what", "until (UTC)"), rows))
-    answers().print("docs/DELETION.md says what each of these means.", highlight=False)
+    answers().show(table("What is left", ("where", "what", "until (UTC)"), rows))
+    answers().say("docs/DELETION.md says what each of these means.")

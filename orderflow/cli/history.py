@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import msgspec
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from eventstore import Entry, EntryKind, EventStore, StateAt, StreamId
+from orderflow.cli.arguments import MAX_COUNT, epoch_ms
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused
-from orderflow.cli.output import Output, OutputOption, answers, moment, print_json, table
+from orderflow.cli.output import (
+    Output,
+    OutputOption,
+    Styled,
+    Table,
+    answers,
+    moment,
+    print_json,
+    table,
+)
 from orderflow.cli.progress import progress_bars, progress_reporter
 from readmodels import Queries
 from readmodels.views import VIEWS
@@ -62,7 +69,9 @@ def history(
     at: Annotated[
         str | None, typer.Option(help="As of this time, ISO 8601; UTC where it says nothing else.")
     ] = None,
-    version: Annotated[int | None, typer.Option(min=1, help="As of this version.")] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, max=MAX_COUNT, help="As of this version.")
+    ] = None,
     diff: Annotated[bool, typer.Option("--diff", help="What each event changed.")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -76,9 +85,16 @@ def history(
             "either an aggregate and its id, or --correlation",
             "For example `orderflow history order o-1`.",
         )
+    if correlation == "":
+        raise Refused(
+            "--correlation must not be empty", "It is the id of the command that began it."
+        )
     if at is not None and version is not None:
         raise Refused("--at and --version exclude each other", "Leave one of them out.")
-    at_ms = None if at is None else _epoch_ms(at)
+    at_ms = None if at is None else epoch_ms("--at", at)
+    stream = StreamId(aggregate or "", aggregate_id or "")
+    if correlation is None:
+        stream.checked()
     settings = connected()
     with (
         progress_bars() as bars,
@@ -88,7 +104,6 @@ def history(
         if correlation is not None:
             talk = store.conversation(correlation)
         else:
-            stream = StreamId(aggregate or "", aggregate_id or "").checked()
             entries = store.timeline(stream, version=version, at_ms=at_ms)
             state = store.state_at(stream, version=version, at_ms=at_ms)
     if correlation is None:
@@ -103,15 +118,6 @@ def history(
     with Queries(settings) as queries:
         answer = ConversationAnswer(correlation, talk, _views(queries, talk))
     _show_conversation(answer, output)
-
-
-def _epoch_ms(text: str) -> int:
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        raise Refused(f"{text!r} is no time", "For example --at 2026-01-31T12:00:00Z.") from None
-    aware = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return round(aware.timestamp() * 1000)
 
 
 def _views(queries: Queries, entries: tuple[Entry, ...]) -> tuple[ViewAt, ...]:
@@ -143,10 +149,10 @@ def _show_aggregate(
         print_json(answer)
         return
     out = answers()
-    out.print(_timeline(f"History of {stream}", entries, diff=diff, one=True))
+    out.show(_timeline(f"History of {stream}", entries, diff=diff, one=True))
     shown = plain if plain["parts"] else plain["state"]
-    out.print(f"{stream} at version {state.version}, {moment(state.occurred_at_ms)} UTC:")
-    out.print_json(msgspec.json.encode(shown).decode())
+    out.say(f"{stream} at version {state.version}, {moment(state.occurred_at_ms)} UTC:")
+    out.json(shown)
 
 
 def _show_conversation(answer: ConversationAnswer, output: Output) -> None:
@@ -155,9 +161,9 @@ def _show_conversation(answer: ConversationAnswer, output: Output) -> None:
         return
     out = answers()
     title = f"Conversation {answer.correlation_id}"
-    out.print(_timeline(title, answer.entries, diff=False, one=False))
+    out.show(_timeline(title, answer.entries, diff=False, one=False))
     rows = ((v.view, v.stream, v.version, v.shown, v.shown >= v.version) for v in answer.views)
-    out.print(table("Views", ("view", "aggregate", "version", "view has", "there"), rows))
+    out.show(table("Views", ("view", "aggregate", "version", "view has", "there"), rows))
 
 
 def _timeline(title: str, entries: tuple[Entry, ...], *, diff: bool, one: bool) -> Table:
@@ -182,7 +188,7 @@ _MARKS: Final = {
 def _row(entry: Entry, *, diff: bool) -> list[object]:
     mark = _MARKS[entry.kind]
     style = "bold red" if entry.status == "rejected" or entry.code else ""
-    what = Text(f"{mark}{entry.type}", style=style)
+    what = Styled(f"{mark}{entry.type}", style)
     version = entry.version if entry.kind is EntryKind.EVENT else None
     return [
         moment(entry.at_ms),
@@ -194,11 +200,11 @@ def _row(entry: Entry, *, diff: bool) -> list[object]:
     ]
 
 
-def _detail(entry: Entry, *, diff: bool) -> Text | str:
+def _detail(entry: Entry, *, diff: bool) -> Styled | tuple[str, ...] | str:
     if entry.code:
-        return Text(f"{entry.code}: {entry.message}", style="red")
+        return Styled(f"{entry.code}: {entry.message}", "red")
     if diff and entry.kind is EntryKind.EVENT:
-        return "\n".join(
+        return tuple(
             f"{change.field}: {_short(change.before)} → {_short(change.after)}"
             for change in entry.changes
         )

@@ -9,9 +9,10 @@ from typing import Annotated, Final
 
 import typer
 
+from orderflow.cli.arguments import MAX_COUNT, MAX_SECONDS
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
-from orderflow.cli.output import Output, OutputOption, answers, money, print_json, table
+from orderflow.cli.output import Output, OutputOption, Styled, answers, money, print_json, table
 from orderflow.cli.place import CoordinationOption
 from orderflow.cli.progress import Bars, progress_bars
 from orderflow.cli.shown import show_differences, show_rejections
@@ -31,6 +32,7 @@ from runtime.client import CommandClient
 from runtime.settings import Settings
 from schemas.money import MAX_QUANTITY
 
+MAX_AT_ONCE: Final = 10_000
 VIEWS_WITHIN_S: Final = 300.0
 
 Compare = Callable[[Queries, Progress], list[Difference]]
@@ -65,7 +67,9 @@ class ImportReport:
 @app.command("online-retail")
 def online_retail(
     file: Annotated[Path, typer.Argument(help="The CSV file, gzipped or not.")],
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for an outcome.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=1, max=MAX_SECONDS, help="Seconds to wait for an outcome.")
+    ] = 60.0,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Import the UCI Online Retail file and reconcile the views with it; exit code 1 if they
@@ -149,23 +153,20 @@ def _show(report: ImportReport) -> None:
     show_differences("Different from the file", report.differences)
     out = answers()
     for surprise in report.surprises:
-        out.print(surprise, style="red", markup=False, soft_wrap=True)
-    out.print(
+        out.say(Styled(surprise, "red"))
+    out.say(
         f"{report.rows:,} lines, {report.invoices:,} invoices, {report.commands:,} commands: "
         f"{report.accepted:,} accepted, {sum(report.rejected.values()):,} rejected; "
         f"{report.withheld:,} reservations of refused orders withheld; {report.seconds} s.",
-        highlight=False,
-        soft_wrap=True,
     )
     if report.good:
-        out.print(
-            f"[bold green]{report.orders:,} orders over {money(report.amount, CURRENCY)}, "
-            f"{report.users:,} users and {report.skus:,} SKUs are as in the file.[/]",
-            highlight=False,
-            soft_wrap=True,
+        good = (
+            f"{report.orders:,} orders over {money(report.amount, CURRENCY)}, "
+            f"{report.users:,} users and {report.skus:,} SKUs are as in the file."
         )
+        out.say(Styled(good, "bold green"))
     else:
-        out.print("[bold red]Something is not as in the file, see above.[/]")
+        out.say(Styled("Something is not as in the file, see above.", "bold red"))
 
 
 Pieces = Annotated[
@@ -175,7 +176,8 @@ Share = Annotated[
     float, typer.Option(min=0, max=1, help="Share of the orders whose payment is declined.")
 ]
 Limit = Annotated[
-    int | None, typer.Option(min=1, metavar="INVOICES", help="Only the file's first so many.")
+    int | None,
+    typer.Option(min=1, max=MAX_COUNT, metavar="INVOICES", help="Only the file's first so many."),
 ]
 
 
@@ -187,8 +189,12 @@ def place_online_retail(
     declined: Share = 0.05,
     coordination: CoordinationOption = "orchestration",
     limit: Limit = None,
-    at_once: Annotated[int, typer.Option(min=1, help="Orders under way at a time.")] = 200,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for an order.")] = 300.0,
+    at_once: Annotated[
+        int, typer.Option(min=1, max=MAX_AT_ONCE, help="Orders under way at a time.")
+    ] = 200,
+    timeout: Annotated[
+        float, typer.Option(min=1, max=MAX_SECONDS, help="Seconds to wait for an order.")
+    ] = 300.0,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Place an order for every invoice of the UCI Online Retail file, as `place-order` does, and
@@ -252,21 +258,18 @@ def _show_placing(report: PlacingReport) -> None:
     out = answers()
     ends = {"placed": report.placed, **report.not_placed, "still running": report.still_running}
     rows = [(end, count) for end, count in ends.items() if count]
-    out.print(table("Orders", ("ended", "orders"), rows))
-    out.print(table("Left out", ("reason", "lines"), list(report.left_out.items())))
+    out.show(table("Orders", ("ended", "orders"), rows))
+    out.show(table("Left out", ("reason", "lines"), list(report.left_out.items())))
     show_differences("Different from how the orders ended", report.differences)
-    out.print(
+    out.say(
         f"{report.rows:,} lines, {report.invoices:,} invoices: {report.orders:,} orders of "
         f"{report.lines:,} lines ended in {report.seconds} s, {report.orders_per_second}/s.",
-        highlight=False,
-        soft_wrap=True,
     )
     if report.differences:
-        out.print("[bold red]Something is not as the orders ended, see above.[/]")
+        out.say(Styled("Something is not as the orders ended, see above.", "bold red"))
     else:
-        out.print(
-            f"[bold green]{report.placed:,} orders over {money(report.amount, CURRENCY)}, "
-            f"{report.users:,} users and {report.skus:,} SKUs are as the orders ended.[/]",
-            highlight=False,
-            soft_wrap=True,
+        good = (
+            f"{report.placed:,} orders over {money(report.amount, CURRENCY)}, "
+            f"{report.users:,} users and {report.skus:,} SKUs are as the orders ended."
         )
+        out.say(Styled(good, "bold green"))

@@ -1,17 +1,22 @@
 """`orderflow place-order`: one order across all services, and how it ended."""
 
+import re
 from typing import Annotated, Any, Final
 
 import typer
 
+from orderflow.cli.arguments import MAX_SECONDS, checked_id, shortened
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
-from orderflow.cli.output import Output, OutputOption, answers, plain, print_json
+from orderflow.cli.output import Output, OutputOption, Styled, answers, plain, print_json
 from orderflow.placing import NotPlaced, OrderClient, Placed, Placement, StillRunning
 from sagas.create_order import Coordination
+from schemas.decoding import whole_number
 from schemas.ids import is_id
 
 LINE: Final = "SKU:QUANTITY:UNIT_PRICE"
+
+_is_currency: Final = re.compile(r"[A-Z]{3}").fullmatch
 
 CoordinationOption = Annotated[
     Coordination, typer.Option(help="One saga, or services that react to each other.")
@@ -31,7 +36,9 @@ def place_order(
         str, typer.Option(help="Payment method, as the gateway knows it; see docs/PAYMENTS.md.")
     ] = "tok_approve",
     coordination: CoordinationOption = "orchestration",
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the end.")] = 30.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=MAX_SECONDS, help="Seconds to wait for the end.")
+    ] = 30.0,
     correlation_id: Annotated[
         str | None, typer.Option(help="Id of the conversation; the order's id if left out.")
     ] = None,
@@ -41,8 +48,10 @@ def place_order(
 
     Exit code 1: there is no order. Exit code 4: no end in time; it goes on by itself.
     """
-    if not is_id(order_id):
-        raise Refused(f"{order_id!r} cannot be an id", "Use letters, digits and ._:@+-.")
+    checked_id("ORDER_ID", order_id)
+    checked_id("--user", user)
+    if not _is_currency(currency):
+        raise Refused(f"{shortened(currency)} is no currency", "Write its ISO 4217 code, e.g. GBP.")
     wanted = [_line(text) for text in lines]
     with OrderClient(connected(redis=False)) as orders:
         placement = orders.place_order(
@@ -59,18 +68,19 @@ def place_order(
 
 
 def _line(text: str) -> dict[str, Any]:
-    parts = text.rsplit(":", 2)  # a SKU may have a colon
-    if not (len(parts) == 3 and is_id(parts[0]) and parts[1].isdigit() and parts[2].isdigit()):
-        raise Refused(f"{text!r} is no line of an order", f"Write {LINE}, e.g. MUG:2:499.")
-    sku, quantity, price = parts
-    return {"sku": sku, "quantity": int(quantity), "unit_price": int(price)}
+    rest, _, price = text.rpartition(":")
+    sku, _, quantity = rest.rpartition(":")  # a SKU may have a colon
+    pieces, minor_units = whole_number(quantity), whole_number(price)
+    if not is_id(sku) or pieces is None or minor_units is None:
+        raise Refused(f"{shortened(text)} is no line of an order", f"Write {LINE}, e.g. MUG:2:499.")
+    return {"sku": sku, "quantity": pieces, "unit_price": minor_units}
 
 
 def _show(placement: Placement, output: Output) -> None:
     if output is Output.JSON:
         print_json({"result": _RESULT[type(placement)], **plain(placement)})
     else:
-        answers().print(_sentence(placement), highlight=False, soft_wrap=True)
+        answers().say(*_sentence(placement))
     match placement:
         case NotPlaced():
             raise quit_with(Exit.NO)
@@ -83,12 +93,13 @@ def _show(placement: Placement, output: Output) -> None:
 _RESULT: Final = {Placed: "placed", NotPlaced: "not_placed", StillRunning: "still_running"}
 
 
-def _sentence(placement: Placement) -> str:
+def _sentence(placement: Placement) -> tuple[Styled, str]:
     match placement:
         case Placed(order_id):
-            return f"[green]placed[/] order {order_id}"
+            return Styled("placed", "green"), f" order {order_id}"
         case NotPlaced(order_id, status, code, message, undone):
             back = f" Undone: {', '.join(undone)}." if undone else ""
-            return f"[red]not placed[/] order {order_id}, {status}: {code}. {message}.{back}"
+            end = f" order {order_id}, {status}: {code}. {message}.{back}"
+            return Styled("not placed", "red"), end
         case StillRunning(_, message):
-            return f"[yellow]still running[/] {message}"
+            return Styled("still running", "yellow"), f" {message}"

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from orderflow.cli.output import errors
 from readmodels import Progress
+from runtime.printable import printable
 from sync import PassProgress
 
 LINE_EVERY_S: Final = 5.0
@@ -19,12 +20,12 @@ LINE_EVERY_S: Final = 5.0
 def progress_bars() -> Iterator["Bars"]:
     """Bars for the steps of a longer job; what is done stays visible."""
     with rich_progress.Progress(
-        TextColumn("{task.description:<34}"),
+        TextColumn("{task.description:<34}", markup=False),
         BarColumn(bar_width=28),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
-        console=errors,
-        disable=not errors.is_terminal,
+        console=errors.console,
+        disable=not errors.console.is_terminal,
         refresh_per_second=8,
     ) as progress:
         yield Bars(progress)
@@ -40,7 +41,7 @@ class Bars:
     @contextmanager
     def step(self, title: str) -> Iterator["Step"]:
         """One step, from here to the end of the block."""
-        task = self._progress.add_task(title, total=None, note="")
+        task = self._progress.add_task(printable(title), total=None, note="")
         step = Step(self._progress, task, title, plain=self._plain)
         step.line("…")
         yield step
@@ -64,7 +65,9 @@ class Step:
         """What is going on, and how far (0 … 1) if that is known."""
         self._note = note
         total = None if fraction is None else 1.0
-        self._progress.update(self._task, note=note, total=total, completed=fraction or 0.0)
+        self._progress.update(
+            self._task, note=printable(note), total=total, completed=fraction or 0.0
+        )
         if time.monotonic() - self._told_at > LINE_EVERY_S:
             self.line(note)
 
@@ -78,7 +81,7 @@ class Step:
         """A line of its own, where nobody sees the bars."""
         if self._plain:
             self._told_at = time.monotonic()
-            errors.print(f"{self._title}: {text}", markup=False, highlight=False, soft_wrap=True)
+            errors.say(f"{self._title}: {text}")
 
 
 def progress_reporter(step: Step) -> Callable[[Progress], None]:

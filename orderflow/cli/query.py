@@ -5,6 +5,7 @@ from typing import Annotated, Final, TypeVar
 
 import typer
 
+from orderflow.cli.arguments import checked_id
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused
 from orderflow.cli.output import Output, OutputOption, answers, money, print_json, table
@@ -26,7 +27,10 @@ class Ranking(StrEnum):
     ORDERS = "orders"
 
 
-def _queries() -> Queries:
+def _queries(asked_for: str | None = None) -> Queries:
+    """Return the views, to be asked for the aggregate of this id. Raises Refused for what is none."""
+    if asked_for is not None:
+        checked_id("ID", asked_for)
     return Queries(connected(kafka=False))
 
 
@@ -36,17 +40,17 @@ def order(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """One order with its lines."""
-    with _queries() as queries:
+    with _queries(order_id) as queries:
         found = _there(queries.order(order_id), f"order {order_id}")
     if output is Output.JSON:
         print_json(found)
         return
     out = answers()
-    out.print(orders_table(f"Order {order_id}", [found]))
+    out.show(orders_table(f"Order {order_id}", [found]))
     rows = (
         (line.sku, line.quantity, money(line.unit_price, found.currency)) for line in found.lines
     )
-    out.print(table("Lines", ("sku", "quantity", "unit price"), rows))
+    out.show(table("Lines", ("sku", "quantity", "unit price"), rows))
 
 
 @app.command()
@@ -55,12 +59,12 @@ def user(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """One user: profile, orders by status, amount spent."""
-    with _queries() as queries:
+    with _queries(user_id) as queries:
         found = _there(queries.user(user_id), f"user {user_id}")
     if output is Output.JSON:
         print_json(found)
     else:
-        answers().print(users_table(f"User {user_id}", [found]))
+        answers().show(users_table(f"User {user_id}", [found]))
 
 
 @app.command()
@@ -68,12 +72,12 @@ def stock(
     sku: Annotated[str, typer.Argument(help="The SKU.")], output: OutputOption = Output.TABLE
 ) -> None:
     """The stock of one SKU."""
-    with _queries() as queries:
+    with _queries(sku) as queries:
         found = _there(queries.stock(sku), f"SKU {sku}")
     if output is Output.JSON:
         print_json(found)
     else:
-        answers().print(stock_table(f"Stock of {sku}", [found]))
+        answers().show(stock_table(f"Stock of {sku}", [found]))
 
 
 @app.command()
@@ -84,15 +88,15 @@ def orders(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """A user's orders, newest first, a page at a time."""
-    with _queries() as queries:
+    with _queries(user_id) as queries:
         page = queries.orders_of(user_id, cursor, limit)
     if output is Output.JSON:
         print_json(page)
         return
     out = answers()
-    out.print(orders_table(f"Orders of {user_id}", page.orders))
+    out.show(orders_table(f"Orders of {user_id}", page.orders))
     if page.next is not None:
-        out.print(f"More with --cursor {page.next}", highlight=False, markup=False, soft_wrap=True)
+        out.say(f"More with --cursor {page.next}")
 
 
 @app.command("low-stock")
@@ -103,7 +107,7 @@ def low_stock(limit: Limit = 50, output: OutputOption = Output.TABLE) -> None:
     if output is Output.JSON:
         print_json(found)
     else:
-        answers().print(stock_table("Low stock", found))
+        answers().show(stock_table("Low stock", found))
 
 
 @app.command("top-users")
@@ -121,7 +125,7 @@ def top_users(
         return
     by_amount = by is Ranking.SPENT
     rows = ((row.user_id, money(row.value, currency) if by_amount else row.value) for row in found)
-    answers().print(table("Top users", ("user", by.value), rows))
+    answers().show(table("Top users", ("user", by.value), rows))
 
 
 def _there(found: Answer | None, what: str) -> Answer:

@@ -4,10 +4,11 @@ to the ones before; and single aggregates anew, in the live views.
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
+from orderflow.cli.arguments import MAX_COUNT, checked_id
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, plain, print_json, table, write_json
@@ -17,6 +18,9 @@ from readmodels import Plan, discard_previous, mend, rollback
 from readmodels import rebuild as rebuild_views
 from readmodels.views import VIEWS
 from runtime.settings import Settings
+
+MAX_PROCESSES: Final = 1_024
+"""As many as a topic may have partitions."""
 
 
 def rebuild(
@@ -35,12 +39,14 @@ def rebuild(
         bool, typer.Option("--fresh", help="Do not go on with what an earlier rebuild has left.")
     ] = False,
     throttle: Annotated[
-        int | None, typer.Option(min=1, help="Read no more records a second than this.")
+        int | None,
+        typer.Option(min=1, max=MAX_COUNT, help="Read no more records a second than this."),
     ] = None,
     processes: Annotated[
         int | None,
         typer.Option(
             min=1,
+            max=MAX_PROCESSES,
             help="Read with so many processes, at most one a partition (with --throttle: one). By default"
             " one a core, if there is enough to read.",
             show_default=False,
@@ -98,11 +104,9 @@ def _rebuild_all(
     else:
         show_rebuild(report)
         by = "" if report.processes == 1 else f", by {report.processes} processes"
-        answers().print(
+        answers().say(
             f"{report.records:,} records in {report.seconds} s{by}; {report.unreadable:,} unreadable, "
             f"{report.keys_removed:,} old keys removed. {_ending(report, plan)}",
-            highlight=False,
-            soft_wrap=True,
         )
     if not report.equal:
         raise quit_with(Exit.NO)
@@ -119,6 +123,7 @@ def _ending(report: RebuildAnswer, plan: Plan) -> str:
 def _rebuild_one(
     settings: Settings, name: str, aggregate_id: str, views: list[str] | None, output: Output
 ) -> None:
+    checked_id("ID", aggregate_id)
     wanted = [v for v in VIEWS if v.aggregate == name and (not views or v.name in views)]
     if not wanted:
         known = ", ".join(sorted({one.aggregate for one in VIEWS}))
@@ -128,7 +133,7 @@ def _rebuild_one(
     if output is Output.JSON:
         print_json(found)
     else:
-        answers().print(table("Rebuilt", ("view", "aggregate", "result", "version"), rows))
+        answers().show(table("Rebuilt", ("view", "aggregate", "result", "version"), rows))
 
 
 def _roll_back(settings: Settings, views: list[str] | None, output: Output) -> None:
@@ -138,14 +143,14 @@ def _roll_back(settings: Settings, views: list[str] | None, output: Output) -> N
     if output is Output.JSON:
         print_json(found)
     else:
-        answers().print(table("Rolled back", ("view", "generation"), rows))
+        answers().show(table("Rolled back", ("view", "generation"), rows))
 
 
 def _answer(output: Output, document: Any, sentence: str) -> None:
     if output is Output.JSON:
         print_json(plain(document))
     else:
-        answers().print(sentence, highlight=False)
+        answers().say(sentence)
 
 
 def _check(views: list[str] | None) -> None:

@@ -55,7 +55,8 @@ def projector() -> None:
 
 def verifier(
     per_second: Annotated[
-        int, typer.Option(min=1, help="Records and rows looked at a second, at most.")
+        int,
+        typer.Option(min=1, max=1_000_000, help="Records and rows looked at a second, at most."),
     ] = 200,
 ) -> None:
     """Verify views, states and laws without end, slowly. One is enough; it mends nothing."""

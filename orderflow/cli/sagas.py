@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Table
 
+from orderflow.cli.arguments import checked_id
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
-from orderflow.cli.output import Output, OutputOption, answers, moment, print_json, table
+from orderflow.cli.output import Output, OutputOption, Table, answers, moment, print_json, table
 from orderflow.cli.send import show_outcome
 from readmodels import Queries, SagaAnswer, SagaStepAnswer
 from runtime.client import CommandClient, OutgoingCommand
@@ -46,12 +46,13 @@ def list_(
         (s.saga_id, s.saga, s.status, _standing(s), moment(s.updated_at_ms), s.code) for s in found
     )
     columns = ("saga", "name", "status", "step", "last change (UTC)", "reason")
-    answers().print(table("Sagas", columns, rows))
+    answers().show(table("Sagas", columns, rows))
 
 
 @app.command()
 def show(saga_id: SagaId, output: OutputOption = Output.TABLE) -> None:
     """One saga as a timeline: steps, times, attempts, and why."""
+    checked_id("ID", saga_id)
     with Queries(connected(kafka=False)) as queries:
         found = queries.saga(saga_id)
     if found is None:
@@ -103,6 +104,7 @@ def resolve(
 
 
 def _order(kind: str, saga_id: str, output: Output, **data: Any) -> None:
+    checked_id("ID", saga_id)
     command = OutgoingCommand(SAGA, saga_id, kind, encode(data), f"cli-{uuid.uuid4().hex}")
     with CommandClient(connected(redis=False)) as client:
         outcome = client.execute(command)
@@ -126,8 +128,8 @@ def show_timeline(saga: SagaAnswer) -> None:
     """A saga for people: how it stands, why, and what happened when."""
     out = answers()
     for line in _headlines(saga):
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
-    out.print(_timeline(saga))
+        out.say(line)
+    out.show(_timeline(saga))
 
 
 def _headlines(saga: SagaAnswer) -> Iterator[str]:

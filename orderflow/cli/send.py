@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
+from orderflow.cli.arguments import MAX_COUNT, MAX_SECONDS, checked_id, json_data
 from orderflow.cli.context import connected
-from orderflow.cli.exits import Exit, Refused, parse_json, quit_with
-from orderflow.cli.output import Output, OutputOption, answers, print_json
+from orderflow.cli.exits import Exit, Refused, quit_with
+from orderflow.cli.output import Output, OutputOption, Styled, answers, print_json
 from orderflow.commanding import current_version
 from runtime.client import CommandClient, OutgoingCommand
 from sagas import by_command
-from schemas.ids import is_id
-from schemas.records import Outcome, encode
+from schemas.records import Outcome
 
 
 def send(
@@ -22,12 +22,17 @@ def send(
     *,
     json: Annotated[str, typer.Option("--json", help="The command's fields as JSON.")] = "{}",
     wait: Annotated[bool, typer.Option(help="Wait for the outcome.")] = False,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 30.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=MAX_SECONDS, help="Seconds to wait.")
+    ] = 30.0,
     command_id: Annotated[
         str | None, typer.Option(help="Send it again with the same id: it is carried out once.")
     ] = None,
     expected_version: Annotated[
-        int | None, typer.Option(min=0, help="Refuse unless the aggregate stands at this version.")
+        int | None,
+        typer.Option(
+            min=0, max=MAX_COUNT, help="Refuse unless the aggregate stands at this version."
+        ),
     ] = None,
     correlation_id: Annotated[
         str | None, typer.Option(help="Id of the conversation; the command's id if left out.")
@@ -39,7 +44,7 @@ def send(
         aggregate=_aggregate_of(command),
         aggregate_id=checked_id("ID", aggregate_id),
         type=command,
-        data=encode(parse_json(json)),
+        data=json_data(json),
         command_id=checked_id("--command-id", command_id or f"cli-{uuid.uuid4().hex}"),
         schema_version=current_version(command),
         expected_version=expected_version,
@@ -70,24 +75,13 @@ def _aggregate_of(command: str) -> str:
     raise Refused(f"there is no command {command!r}", remedy)
 
 
-def checked_id(what: str, text: str) -> str:
-    """The id, if it is one. Raises Refused, which names ``what`` it was to be."""
-    if is_id(text):
-        return text
-    raise Refused(
-        f"{what} {text!r} cannot be an id",
-        "Use 1 to 128 letters, digits, blanks and ._:@+-, beginning with a letter or digit.",
-    )
-
-
 def _print_sent(command: OutgoingCommand, output: Output) -> None:
     if output is Output.JSON:
         print_json({"command_id": command.command_id, "status": "sent"})
     else:
-        answers().print(
+        answers().say(
             f"sent {command.type} to {command.aggregate} {command.aggregate_id} as "
             f"{command.command_id}",
-            soft_wrap=True,
         )
 
 
@@ -98,10 +92,8 @@ def show_outcome(outcome: Outcome, output: Output) -> None:
         return
     where = f"{outcome.aggregate} {outcome.aggregate_id}, version {outcome.version}"
     if outcome.accepted:
-        answers().print(f"[green]accepted[/] {where}", highlight=False, soft_wrap=True)
+        answers().say(Styled("accepted", "green"), f" {where}")
         return
     field = f" (field {outcome.field})" if outcome.field else ""
-    answers().print(
-        f"[red]rejected[/] {where}: {outcome.code}{field}", highlight=False, soft_wrap=True
-    )
-    answers().print(outcome.message or "", markup=False, highlight=False, soft_wrap=True)
+    answers().say(Styled("rejected", "red"), f" {where}: {outcome.code}{field}")
+    answers().say(outcome.message or "")

@@ -4,9 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from rich.table import Table
-
-from orderflow.cli.output import answers, moment, money, sums, table
+from orderflow.cli.output import Table, answers, moment, money, sums, table
 from orderflow.shop.check import Difference
 from readmodels import OrderAnswer, Queries, RebuildReport, StockAnswer, UserAnswer, ViewReport
 
@@ -88,16 +86,16 @@ def take_snapshot(queries: Queries) -> Snapshot:
 def show_snapshot(snapshot: Snapshot) -> None:
     """The views, as tables."""
     out = answers()
-    out.print(users_table("Top users", snapshot.top_users))
-    out.print(orders_table("Newest orders of the first", snapshot.newest_orders))
-    out.print(stock_table("Low stock", snapshot.low_stock))
+    out.show(users_table("Top users", snapshot.top_users))
+    out.show(orders_table("Newest orders of the first", snapshot.newest_orders))
+    out.show(stock_table("Low stock", snapshot.low_stock))
 
 
 def show_rejections(rejected: Mapping[str, int]) -> None:
     """How many commands were refused, by code."""
     if rejected:
         rows = sorted(rejected.items(), key=lambda row: (-row[1], row[0]))
-        answers().print(table("Rejected", ("code", "commands"), rows))
+        answers().show(table("Rejected", ("code", "commands"), rows))
 
 
 def show_differences(title: str, found: Sequence[Difference]) -> None:
@@ -106,9 +104,9 @@ def show_differences(title: str, found: Sequence[Difference]) -> None:
         return
     rows = ((one.what, one.field, one.expected, one.found) for one in found[:DIFFERENCES_SHOWN])
     out = answers()
-    out.print(table(title, ("what", "field", "expected", "found"), rows))
+    out.show(table(title, ("what", "field", "expected", "found"), rows))
     if len(found) > DIFFERENCES_SHOWN:
-        out.print(f"… and {len(found) - DIFFERENCES_SHOWN:,} more (-o json has them all)")
+        out.say(f"… and {len(found) - DIFFERENCES_SHOWN:,} more (-o json has them all)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +157,11 @@ def show_rebuild(report: RebuildAnswer) -> None:
     )
     columns = ("view", "generation", "keys", "compared", "different", "result")
     out = answers()
-    out.print(table("Rebuilt", columns, rows))
+    out.show(table("Rebuilt", columns, rows))
     for one in report.views:
         if one.comparison.vector:
             at = ", ".join(f"{part} {offset}" for part, offset in one.comparison.vector.items())
-            out.print(f"{one.view} compared at {at}", highlight=False, soft_wrap=True)
+            out.say(f"{one.view} compared at {at}")
 
 
 def _result(view: ViewReport) -> str:

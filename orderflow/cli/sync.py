@@ -73,7 +73,7 @@ def _show(moved: Iterable[Moved]) -> None:
         (one.view, one.written, one.deleted, WHY[one.passed] if one.passed else None)
         for one in moved
     )
-    answers().print(table("Synchronised", columns, rows))
+    answers().show(table("Synchronised", columns, rows))
 
 
 def _default(settings: Settings) -> str:

@@ -28,7 +28,7 @@ def apply(output: OutputOption = Output.TABLE) -> None:
         return
     if changed:
         _print("Changed", changed)
-    answers().print(f"{len(found)} topics, {len(changed)} changed.")
+    answers().say(f"{len(found)} topics, {len(changed)} changed.")
 
 
 @app.command()
@@ -41,7 +41,7 @@ def diff(output: OutputOption = Output.TABLE) -> None:
     elif different:
         _print("Differences", different)
     else:
-        answers().print(f"{len(found)} topics are as they should be.")
+        answers().say(f"{len(found)} topics are as they should be.")
     if different:
         raise quit_with(Exit.NO)
 
@@ -72,7 +72,7 @@ def list_(output: OutputOption = Output.TABLE) -> None:
         )
         for row in rows
     )
-    answers().print(table("Topics", ("topic", "state", "partitions", "cleanup"), shown))
+    answers().show(table("Topics", ("topic", "state", "partitions", "cleanup"), shown))
 
 
 @app.command()
@@ -142,4 +142,4 @@ def _print(title: str, differences: list[TopicDifference]) -> None:
         )
         for difference in differences
     )
-    answers().print(table(title, ("topic", "found", "partitions", "options"), rows))
+    answers().show(table(title, ("topic", "found", "partitions", "options"), rows))

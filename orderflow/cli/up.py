@@ -6,13 +6,18 @@ from contextlib import ExitStack
 from typing import Annotated, Final
 
 import typer
-from rich.console import Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from orderflow.cli.context import settings as read_settings
-from orderflow.cli.output import Output, OutputOption, errors, print_json
+from orderflow.cli.output import (
+    Output,
+    OutputOption,
+    Picture,
+    Styled,
+    errors,
+    picture,
+    print_json,
+    table,
+)
 from orderflow.cli.progress import progress_bars
 from orderflow.lag import LagMeter, Sample
 from orderflow.pipeline import Pipeline, Roles, running_pipeline, stop_on_signals
@@ -46,12 +51,12 @@ def up(
         stopping = stack.enter_context(stop_on_signals())
         if output is Output.JSON:
             print_json(_addresses(pipeline))
-        if errors.is_terminal:
+        if errors.console.is_terminal:
             _watch_live(pipeline, stopping)
         else:
             _watch_in_lines(pipeline, stopping)
-        errors.print("Stopping: roles first, then the servers.")
-    errors.print("Stopped.")
+        errors.say("Stopping: roles first, then the servers.")
+    errors.say("Stopped.")
 
 
 def _addresses(pipeline: Pipeline) -> dict[str, object]:
@@ -88,31 +93,31 @@ class _Board:
             self._rate = (self._sample.decided - before.decided) / (now - self._measured_at)
         self._measured_at = now
 
-    def picture(self) -> Group:
+    def picture(self) -> Picture:
         """For a terminal."""
         settings = self._pipeline.settings
-        facts = Table.grid(padding=(0, 2))
         redis = (
             self._pipeline.servers.redis.url if self._pipeline.servers else "as set in REDIS_URL"
         )
-        facts.add_row("Kafka", settings.kafka_bootstrap_servers)
-        facts.add_row("Redis", redis)
-        facts.add_row("Topics", f"{self._topics}, prefix {settings.topic_prefix}")
-        facts.add_row("Home", str(settings.home.absolute()))
-        facts.add_row("Commands", self._commands())
-        facts.add_row("Views", self._views())
-        roles = Table(header_style="bold")
-        for column in ("role", "pid", "state", "log"):
-            roles.add_column(column)
-        for child in self._pipeline.supervisor.children:
-            status = child.status()
-            roles.add_row(status.name, str(status.pid or "-"), _state(child), str(status.log))
-        return Group(facts, roles, Text("Ctrl-C stops everything.", style="dim"))
+        facts = (
+            ("Kafka", settings.kafka_bootstrap_servers),
+            ("Redis", redis),
+            ("Topics", f"{self._topics}, prefix {settings.topic_prefix}"),
+            ("Home", str(settings.home.absolute())),
+            ("Commands", self._commands()),
+            ("Views", self._views()),
+        )
+        children = [(child.status(), _state(child)) for child in self._pipeline.supervisor.children]
+        rows = (
+            (status.name, str(status.pid or "-"), state, status.log) for status, state in children
+        )
+        roles = table(None, ("role", "pid", "state", "log"), rows)
+        return picture(facts, roles, "Ctrl-C stops everything.")
 
     def line(self) -> str:
         """The same in a line, for a log."""
         roles = ", ".join(
-            f"{child.name} {_state(child).plain}" for child in self._pipeline.supervisor.children
+            f"{child.name} {_state(child).text}" for child in self._pipeline.supervisor.children
         )
         return f"{roles}; commands {self._commands()}; views {self._views()}"
 
@@ -132,18 +137,18 @@ class _Board:
         )
 
 
-def _state(child: Child) -> Text:
+def _state(child: Child) -> Styled:
     status = child.status()
     if status.running:
         again = f", restarted {status.restarts} times" if status.restarts else ""
-        return Text(f"running{again}", "green")
+        return Styled(f"running{again}", "green")
     said = child.last_words().rpartition("\n")[2][-LAST_WORDS:]
-    return Text(f"ended with {status.last_exit}, starts again soon: {said}", "red")
+    return Styled(f"ended with {status.last_exit}, starts again soon: {said}", "red")
 
 
 def _watch_live(pipeline: Pipeline, stopping: threading.Event) -> None:
     board = _Board(pipeline)
-    with Live(board.picture(), console=errors, auto_refresh=False) as live:
+    with errors.live(board.picture()) as live:
         while not stopping.wait(LOOK_EVERY_S):
             pipeline.look_after()
             board.refresh()
@@ -159,5 +164,5 @@ def _watch_in_lines(pipeline: Pipeline, stopping: threading.Event) -> None:
         if time.monotonic() - told_at < LINE_EVERY_S and restarts == told_restarts:
             continue
         board.refresh()
-        errors.print(board.line(), markup=False, highlight=False, soft_wrap=True)
+        errors.say(board.line())
         told_at, told_restarts = time.monotonic(), restarts

@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
+from orderflow.cli.arguments import MAX_COUNT
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import answers, print_json, table
@@ -20,7 +21,10 @@ VALUE_SHOWN: Final = 60
 def verify(
     *,
     sample: Annotated[
-        int, typer.Option(min=1, help="So many aggregates of each view and of each kind.")
+        int,
+        typer.Option(
+            min=1, max=MAX_COUNT, help="So many aggregates of each view and of each kind."
+        ),
     ] = SAMPLE,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     view: Annotated[
@@ -57,15 +61,13 @@ def _show(report: Report) -> None:
     if report.drifts:
         columns = ("level", "where", "what", "key", "expected", "found")
         rows = (_row(one) for one in report.drifts[:SHOWN])
-        out.print(table("Drift", columns, rows))
+        out.show(table("Drift", columns, rows))
     if len(report.drifts) > SHOWN:
-        out.print(f"… and {len(report.drifts) - SHOWN:,} more (--json has them all)")
-    out.print(
+        out.say(f"… and {len(report.drifts) - SHOWN:,} more (--json has them all)")
+    out.say(
         f"{report.rows:,} rows and totals, {report.states:,} states, {report.laws:,} by the laws, in "
         f"{report.seconds:.1f} s: {len(report.drifts):,} wrong, {report.repaired:,} repaired, "
         f"{len(report.left):,} left; {report.moving:,} moved all the time.",
-        highlight=False,
-        soft_wrap=True,
     )
 
 

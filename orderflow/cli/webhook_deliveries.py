@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
+from orderflow.cli.arguments import MAX_SECONDS, checked_id
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, moment, print_json, table
@@ -35,6 +36,7 @@ def deliveries(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """The newest attempts and what became of them, the newest last. The log has 30 days."""
+    checked_id("ID", webhook_id)
     found = reading.deliveries(connected(redis=False), webhook_id, limit, failed=failed)
     if output is Output.JSON:
         print_json(found)
@@ -52,7 +54,7 @@ def deliveries(
         for d in found
     )
     columns = ("at (UTC)", "message", "event", "attempt", "result", "answer", "took")
-    answers().print(table(f"Deliveries to {webhook_id}", columns, rows))
+    answers().show(table(f"Deliveries to {webhook_id}", columns, rows))
 
 
 @app.command()
@@ -60,6 +62,7 @@ def redeliver(
     webhook_id: WebhookId, messages: MessageIds, output: OutputOption = Output.TABLE
 ) -> None:
     """Deliver events once more, now and out of order; to a webhook that is paused, too."""
+    checked_id("ID", webhook_id)
     settings = connected(redis=False)
     found = reading.find_events(settings, webhook_id, set(messages))
     missing = [message for message in messages if message not in found]
@@ -91,10 +94,13 @@ def skip(
 def try_out(
     webhook_id: WebhookId,
     *,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=MAX_SECONDS, help="Seconds to wait.")
+    ] = 60.0,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Deliver a message that says nothing, and say whether it arrived."""
+    checked_id("ID", webhook_id)
     settings = connected(redis=False)
     outcome = execute(settings, "TestWebhook", webhook_id, {})
     if not outcome.accepted:
@@ -107,7 +113,7 @@ def try_out(
     else:
         said = line.error or f"HTTP {line.status}"
         text = f"{line.result}: {said}, {line.latency_ms:,} ms"
-        answers().print(text, markup=False, highlight=False, soft_wrap=True)
+        answers().say(text)
     if line.result is not DeliveryResult.DELIVERED:
         raise quit_with(Exit.NO)
 

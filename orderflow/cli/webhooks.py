@@ -11,10 +11,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from orderflow.cli.arguments import checked_id
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, moment, print_json, table
-from orderflow.cli.send import checked_id, show_outcome
+from orderflow.cli.send import show_outcome
 from orderflow.roles import stop_with_parent
 from runtime.client import CommandClient, OutgoingCommand
 from runtime.settings import Settings
@@ -77,7 +78,7 @@ def list_(output: OutputOption = Output.TABLE) -> None:
         (w.id, w.state.status, w.state.url, ", ".join(w.state.event_types), w.state.pause_reason)
         for w in found
     )
-    answers().print(
+    answers().show(
         table("Webhooks", ("webhook", "status", "url", "events", "paused because"), rows)
     )
 
@@ -85,6 +86,7 @@ def list_(output: OutputOption = Output.TABLE) -> None:
 @app.command()
 def show(webhook_id: WebhookId, output: OutputOption = Output.TABLE) -> None:
     """One webhook, and how far it is behind."""
+    checked_id("ID", webhook_id)
     settings = connected(redis=False)
     webhook = _find(settings, webhook_id)
     shown = _shown(webhook) | {"waiting": reading.waiting(settings, webhook)}
@@ -96,7 +98,7 @@ def show(webhook_id: WebhookId, output: OutputOption = Output.TABLE) -> None:
         (name.removesuffix("_at_ms"), f"{moment(value)} UTC" if name in times else _text(value))
         for name, value in shown.items()
     )
-    answers().print(table(f"Webhook {webhook_id}", ("what", "value"), rows))
+    answers().show(table(f"Webhook {webhook_id}", ("what", "value"), rows))
 
 
 @app.command()
@@ -179,6 +181,7 @@ def order(
 
     Raises typer.Exit when it was not.
     """
+    checked_id("ID", webhook_id)
     outcome = execute(connected(redis=False), kind, webhook_id, data)
     if shown_once is None or not outcome.accepted:
         show_outcome(outcome, output)
@@ -186,7 +189,7 @@ def order(
         print_json({"outcome": outcome, "secret": shown_once})
     else:
         show_outcome(outcome, output)
-        answers().print(f"secret {shown_once}", markup=False, highlight=False, soft_wrap=True)
+        answers().say(f"secret {shown_once}")
     if not outcome.accepted:
         raise quit_with(Exit.NO)
 

@@ -21,7 +21,9 @@ from runtime.embedded.jars import OnProgress
 from runtime.embedded.kafka import EmbeddedKafka
 from runtime.embedded.locks import FileLock
 from runtime.embedded.redis import EmbeddedRedis
+from schemas.decoding import DecodeError, decode_object
 
+MAX_PID = 2**31
 START_TIME_TOLERANCE_S = 1.0  # start times are given in clock ticks and may be rounded
 
 
@@ -127,16 +129,15 @@ def _file(home: Path) -> Path:
 def _read(home: Path) -> dict[str, object] | None:
     """What the owner announced; None if there is nothing readable, as after a crash of the disk."""
     try:
-        content = json.loads(_file(home).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return decode_object(_file(home).read_bytes())
+    except (FileNotFoundError, DecodeError):
         return None
-    return content if isinstance(content, dict) else None
 
 
 def _is_alive(content: dict[str, object]) -> bool:
     """True if the owner still runs; a later process with the same pid started at another time."""
     pid, started = content.get("owner_pid"), content.get("owner_started")
-    if not (isinstance(pid, int) and isinstance(started, float)):
+    if not (isinstance(pid, int) and 0 < pid < MAX_PID and isinstance(started, float)):
         return False
     try:
         owner = psutil.Process(pid)
