@@ -24,7 +24,7 @@ from schemas.decoding import decoder
 from schemas.ids import end_key
 from schemas.records import FIRST_VERSION, Outcome, decode_outcome, encode
 from schemas.rejections import Rejection
-from schemas.saga import ENDED, SagaEnd, SagaEvent, SagaState, SagaStatus
+from schemas.saga import ENDED, EndStatus, SagaEnd, SagaEvent, SagaState, SagaStatus
 from schemas.topics import Topics
 from schemas.upcasting import StateReader, version_of
 
@@ -219,7 +219,7 @@ class SagaDecider(Decider):
         end = SagaEnd(
             saga_id,
             saga.saga,
-            saga.status,
+            EndStatus(saga.status),
             saga.code,
             saga.message,
             saga.undone,

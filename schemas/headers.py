@@ -18,6 +18,12 @@ TRACEPARENT: Final = "traceparent"
 REPLY_PARTITION: Final = "reply-partition"
 """On a command: the partition of ``<prefix>.replies`` where its sender waits for the outcome."""
 
+REPLY_TOKEN: Final = "reply-token"
+"""On a command whose sender waits, optional: text of at most 64 bytes. The reply carries the same text, or an
+empty one, so that callers who wait for one command id with different contents know each their own reply."""
+
+MAX_REPLY_TOKEN_BYTES: Final = 64
+
 ANSWER_TO: Final = "answer-to"
 """On a command of a saga, ``<saga id>/<token>``: who gets the outcome as a command of their own. It is
 passed on to what follows, so an answer that takes a detour over a payment gateway finds its way, too."""
