@@ -6,20 +6,35 @@ import shutil
 import time
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from runtime import kafka
+from runtime import kafka, topic_admin
 from runtime.client import CommandClient
+from runtime.embedded import ServersAddress
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas.partitioner import partition_for
 from schemas.rejections import Code
 from tests.support.commanding import command, eventually
-from tests.support.processes import RoleProcess
+from tests.support.processes import RoleProcess, environment
 from tests.support.topics import read_topic
 
 YEAR_MS = 365 * 24 * 3_600_000
+
+
+@pytest.fixture
+def own_env(servers: ServersAddress, prefix: str, tmp_path: Path) -> dict[str, str]:
+    """Topics of the test's own, made here."""
+    env = environment(servers, prefix, tmp_path / "home")
+    topic_admin.apply(Settings.model_validate(env))
+    return env
+
+
+@pytest.fixture
+def own_settings(own_env: dict[str, str]) -> Settings:
+    return Settings.model_validate(own_env)
 
 
 def expire(settings: Settings, user_id: str) -> None:
@@ -85,8 +100,8 @@ def test_a_repetition_that_waited_in_the_log_is_recognised_on_a_fresh_disk(
 
 
 def test_the_time_a_sender_sets_changes_no_records_life(own_settings: Settings) -> None:
-    """Retention goes by the broker's time: a record from the past is not deleted before it is decided, and one
-    from the future does not keep its segment.
+    """Retention goes by the broker's time: a record from the past is not deleted before it is decided, and
+    one from the future does not keep its segment.
     """
     producer = Producer(kafka.producer(own_settings))
     topic, now = topics_of(own_settings).commands("user"), time.time_ns() // 1_000_000
