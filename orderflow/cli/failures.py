@@ -33,6 +33,7 @@ from runtime.embedded import EmbeddedServerError
 from runtime.kafka import KafkaNotConfigured
 from runtime.redis import RedisNotConfigured
 from runtime.topic_admin import TopicsUnfit
+from runtime.waiting import NoReply
 from sync import TargetUnfit
 
 EXPECTED: Final = (
@@ -58,6 +59,7 @@ EXPECTED: Final = (
     DeadLettersStalled,
     OutcomeTimeout,
     NotDelivered,
+    NoReply,
     CommandTooLarge,
     LetterNotFound,
     LetterRefused,
@@ -115,7 +117,7 @@ def explain(error: BaseException) -> Failure:
             return Failure(
                 Exit.TIMEOUT, str(error), "`orderflow dead-letters list` shows what holds it."
             )
-        case OutcomeTimeout() | TimeoutError():
+        case OutcomeTimeout() | NoReply() | TimeoutError():
             return Failure(Exit.TIMEOUT, str(error), _DOCTOR)
         case NotDelivered():
             return Failure(Exit.UNREACHABLE, str(error), _DOCTOR)

@@ -145,7 +145,7 @@ def test_an_order_with_other_contents_does_not_get_the_end_of_the_first(
     assert outcome.result(20).accepted
     assert end.result(20).status == "completed"
     assert not other_outcome.done()
-    assert other_end.result(20), "who waits for the end must look at the outcome first"
+    assert other_end.result(20).saga_id == "o-1", "so callers look at their outcome first"
 
 
 @pytest.mark.parametrize("token", ["", None])
@@ -206,7 +206,7 @@ def test_futures_end_when_the_client_is_closed(own_settings: Settings) -> None:
         assert isinstance(each.exception(0), ClientClosed)
     for call in (client.send, client.submit, client.submit_and_follow, client.execute):
         with pytest.raises(ClientClosed):
-            call(ada)  # type: ignore[operator]
+            call(ada)
     client.close()
 
 
