@@ -33,6 +33,9 @@ class Command(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    UNCOUNTED: ClassVar[frozenset[str]] = frozenset()
+    """Fields that do not count when a command is sent again: other values make no other command of it."""
+
     UPCASTERS: ClassVar[tuple["OldForm", ...]] = ()
     """As of any message, see schemas/upcasting.py; of a command each step keeps the old model, too."""
 

@@ -4,11 +4,12 @@ Imported through the table in commands/__init__.py. The law is the shell's: ``ex
 by the one processor that owns the stream's partition, so two writers cannot both be right.
 """
 
-from typing import Annotated, Any, Final, assert_never
+from typing import Annotated, Final, assert_never
 
 from pydantic import Field, StringConstraints
 
 from commands.aggregate import Aggregate, Command, Decision, Loaded
+from commands.free_json import FreeJson
 from schemas.stream import EVENTS, Appended, StreamEvent, StreamState
 
 MAX_EVENTS: Final = 1_000
@@ -21,7 +22,7 @@ class NewEvent(Command):
     """One event to append."""
 
     type: EventType = Field(description="What happened, e.g. CarrierNotified.")
-    data: dict[str, Any] = Field(description="What there is to say of it: any JSON object.")
+    data: FreeJson = Field(description="What there is to say of it: any JSON object.")
 
 
 class AppendEvents(Command):

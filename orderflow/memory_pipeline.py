@@ -211,7 +211,9 @@ class MemoryPipeline:
         """A command is on its topic."""
         marks = _as_read(marks)
         at_ms = occurred_at_ms(marks, self.now_ms)
-        record = IncomingRecord(topic, 0, next(self._offsets), at_ms, key, value, marks)
+        record = IncomingRecord(
+            topic, 0, next(self._offsets), at_ms, key, value, marks, sent_at_ms=self.now_ms
+        )
         self.sent.append(record)
         self.queues[_AGGREGATE_OF[topic], key].append(record)
 

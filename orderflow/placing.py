@@ -9,19 +9,22 @@ Asked again with the same order id and contents: the same answer, and no second 
 import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from runtime.client import AsyncCommandClient, CommandClient, OutgoingCommand
 from runtime.settings import Settings
+from runtime.waiting import RepliesMissed
 from sagas import choreography, create_order
 from sagas.create_order import Coordination
 from schemas.ids import derived_id
 from schemas.records import Outcome, encode
-from schemas.saga import SagaEnd, SagaStatus
+from schemas.saga import EndStatus, SagaEnd
 from schemas.topics import SAGA
+
+T = TypeVar("T")
 
 DEFAULT_TIMEOUT_S: Final = 30.0
 ASK_AGAIN_S: Final = 5.0
@@ -57,7 +60,9 @@ class NotPlaced:
 
 @dataclass(frozen=True, slots=True)
 class StillRunning:
-    """No end within the time. It goes on by itself; ``message`` says how to find it later."""
+    """No end within the time, or none that this release knows. It goes on by itself; ``message`` says how to
+    find it later.
+    """
 
     order_id: str
     message: str
@@ -127,16 +132,21 @@ class OrderClient:
     ) -> Placement:
         """Places an order and waits for the end, at most ``timeout`` seconds.
 
-        ``order``: as ``order_command``'s. Raises NotDelivered, CommandTooLarge.
+        ``order``: as ``order_command``'s. Raises NotDelivered, CommandParked, NoReply, CommandTooLarge.
         """
         command = order_command(order_id, **order)
-        for outcome, end, pause in _questions(self._client, command, timeout):
-            both: tuple[Future[Any], ...] = (outcome, end)
-            wait(both, pause, FIRST_COMPLETED)
-            if outcome.done() and outcome.result().accepted:
-                wait((end,), pause)
-            if (placement := _placement(order_id, outcome, end)) is not None:
-                return placement
+        begun = False
+        for question in _questions(self._client, command, timeout):
+            if not begun:
+                wait((question.outcome,), question.left)
+                outcome = _heard(question.outcome)
+                if outcome is not None and not outcome.accepted:
+                    return refused(order_id, outcome)
+                begun = outcome is not None
+            if begun:
+                wait((question.end,), question.left)
+                if (end := _heard(question.end)) is not None:
+                    return ended(order_id, end)
         return still_running(order_id, timeout)
 
 
@@ -163,48 +173,73 @@ class AsyncOrderClient:
     ) -> Placement:
         """As OrderClient.place_order."""
         command = order_command(order_id, **order)
-        for outcome, end, pause in _questions(self._client.threaded, command, timeout):
-            asked: list[asyncio.Future[Any]] = [
-                asyncio.wrap_future(outcome),
-                asyncio.wrap_future(end),
-            ]
-            await asyncio.wait(asked, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-            if outcome.done() and outcome.result().accepted:
-                await asyncio.wait(asked[1:], timeout=pause)
-            if (placement := _placement(order_id, outcome, end)) is not None:
-                return placement
+        begun = False
+        for question in _questions(self._client.threaded, command, timeout):
+            if not begun:
+                asked = asyncio.wrap_future(question.outcome)
+                await asyncio.wait((asked,), timeout=question.left)
+                outcome = _heard(asked)
+                if outcome is not None and not outcome.accepted:
+                    return refused(order_id, outcome)
+                begun = outcome is not None
+            if begun:
+                followed = asyncio.wrap_future(question.end)
+                await asyncio.wait((followed,), timeout=question.left)
+                if (end := _heard(followed)) is not None:
+                    return ended(order_id, end)
         return still_running(order_id, timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """The futures of one time of asking; ``until`` on the monotonic clock."""
+
+    outcome: Future[Outcome]
+    end: Future[SagaEnd]
+    until: float
+
+    @property
+    def left(self) -> float:
+        """Seconds for which an answer is waited for."""
+        return max(0.0, self.until - time.monotonic())
 
 
 def _questions(
     client: CommandClient, command: OutgoingCommand, timeout: float
-) -> Iterator[tuple[Future[Outcome], Future[SagaEnd], float]]:
-    """Asks, and asks again, until the time is up: outcome, end, and how long to wait for them."""
+) -> Iterator[_Question]:
+    """Ask, and ask again, until the time is up. What is not answered by then is waited for no longer; a late
+    answer to a question before counts for the next one, because it asks the same.
+    """
     deadline = time.monotonic() + timeout
+    while (now := time.monotonic()) < deadline:
+        outcome, end = client.submit_and_follow(command)
+        try:
+            yield _Question(outcome, end, min(deadline, now + ASK_AGAIN_S))
+        finally:
+            outcome.cancel()
+            end.cancel()
+
+
+def _heard(future: Future[T] | asyncio.Future[T]) -> T | None:
+    """Return what has come; None: nothing yet, or replies were missed, so it is to be asked again."""
+    if not future.done():
+        return None
     try:
-        while (left := deadline - time.monotonic()) > 0:
-            outcome, end = client.submit_and_follow(command)
-            yield outcome, end, min(left, ASK_AGAIN_S)
-    finally:
-        client.forget(command)
-        client.unfollow(command.aggregate_id)
+        return future.result()
+    except RepliesMissed:
+        return None
 
 
-def _placement(
-    order_id: str, outcome: Future[Outcome], end: Future[SagaEnd]
-) -> Placed | NotPlaced | None:
-    """What has come, if it decides the matter."""
-    if end.done():
-        return ended(order_id, end.result())
-    if outcome.done() and not outcome.result().accepted:
-        return refused(order_id, outcome.result())
-    return None
-
-
-def ended(order_id: str, end: SagaEnd) -> Placed | NotPlaced:
-    """What the end of its saga means for an order."""
-    if end.status is SagaStatus.COMPLETED:
+def ended(order_id: str, end: SagaEnd) -> Placement:
+    """Return what the end of its saga means for an order."""
+    if end.status is EndStatus.COMPLETED:
         return Placed(order_id, end.ended_at_ms)
+    if not end.status.known:
+        return StillRunning(
+            order_id,
+            f"the saga of order {order_id} is {end.status}, which this release does not know: see "
+            f"`orderflow sagas show {order_id}`, and upgrade the client",
+        )
     return NotPlaced(order_id, end.status.value, end.code or "", end.message or "", end.undone)
 
 

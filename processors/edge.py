@@ -7,7 +7,6 @@ refusal) or ``Unanswerable`` (nobody can be answered: dead letters).
 
 from collections.abc import Callable
 from functools import lru_cache
-from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 
 from commands.aggregate import Aggregate, Command, invalid_data
 from commands.parking import ORDERS
+from processors.digest import Meaning, digest, meaning_of, meaning_of_refused
 from schemas.decoding import decoder
 from schemas.ids import is_id
 from schemas.partitioner import partition_of
@@ -27,9 +27,6 @@ from schemas.records import (
 )
 from schemas.rejections import Code, Rejection
 from schemas.upcasting import upcast, version_of
-
-DIGEST_BYTES: Final = 8
-"""Tells a repeated command from another under the same id, within one aggregate: 64 bits are plenty."""
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -63,15 +60,15 @@ _BLANK: Final = msgspec.Raw(b"{}")
 class _Kind(msgspec.Struct, frozen=True, gc=False):
     """What the edge has to know of one type of command, looked up once for each record.
 
-    ``validate`` and ``meaning``: pydantic's compiled validator and serializer, without the wrappers of the
-    model's methods. ``digest_head``: what the digest of one without an expected version begins with.
+    ``validate``: pydantic's compiled validator, without the wrappers of the model's methods. ``meaning``:
+    what the digest is taken of. ``digest_head``: what the digest of one without an expected version begins with.
     ``blank``: the command without any data, and its digest; None where the type needs data.
     """
 
     model: type[Command]
     version: int
     validate: Callable[[bytes], Command]
-    meaning: Callable[..., bytes]
+    meaning: Meaning
     digest_head: bytes
     blank: tuple[Command, str] | None
 
@@ -106,19 +103,35 @@ class Edge:
             )
         try:
             if record.schema_version != kind.version:
-                command, digest = _of_another_version(record, kind)
+                command, found = _of_another_version(record, kind)
             elif kind.blank and record.data == _BLANK and record.expected_version is None:
-                command, digest = kind.blank
+                command, found = kind.blank
             else:
                 command = kind.validate(bytes(record.data))
-                digest = _digest(_head(record, kind), kind.meaning(command, exclude_defaults=True))
+                found = digest(_head(record, kind), kind.meaning(command, exclude_defaults=True))
         except ValidationError as error:
             return _refused(aggregate_id, record, invalid_data(error))
         except _Refused as refused:
             return _refused(aggregate_id, record, refused.rejection)
         return Request(
-            aggregate_id, record.command_id, record.type, digest, record.expected_version, command
+            aggregate_id, record.command_id, record.type, found, record.expected_version, command
         )
+
+    def former_digest(self, value: bytes) -> str:
+        """Return the digest that the release before gave a command: it sorted no free JSON. Not needed any more
+        when the outcomes that it has written have expired. Raises ``DecodeError``.
+        """
+        record = decode_command(value)
+        head = _digest_head(record.type, record.schema_version, record.expected_version)
+        kind = self._kinds.get(record.type)
+        if kind is None or record.schema_version != kind.version:
+            return digest(head, bytes(record.data))
+        try:
+            command = kind.validate(bytes(record.data))
+        except ValidationError:
+            return digest(head, bytes(record.data))
+        to_json = kind.model.__pydantic_serializer__.to_json
+        return digest(head, to_json(command, exclude_defaults=True))
 
     def _why_refused(
         self, record: CommandRecord, value: bytes, partition: int, right: int
@@ -154,14 +167,14 @@ class _Refused(Exception):
 def _kind(model: type[Command]) -> _Kind:
     name, version = model.__name__, version_of(model)
     validate = model.__pydantic_validator__.validate_json
-    meaning = model.__pydantic_serializer__.to_json
+    meaning = meaning_of(model)
     head = _digest_head(name, version, None)
     try:
         command: Command = validate(bytes(_BLANK))
     except ValidationError:
         blank = None
     else:
-        blank = command, _digest(head, meaning(command, exclude_defaults=True))
+        blank = command, digest(head, meaning(command, exclude_defaults=True))
     return _Kind(model, version, validate, meaning, head, blank)
 
 
@@ -186,8 +199,8 @@ def _of_another_version(record: CommandRecord, kind: _Kind) -> tuple[Command, st
         data = upcast(model, old.model_dump(mode="json"), record.schema_version)
     except msgspec.ValidationError as error:
         raise _Refused(Rejection(Code.INVALID_DATA, str(error))) from error
-    meaning = old_form.__pydantic_serializer__.to_json(old, exclude_defaults=True)
-    return kind.validate(encode(data)), _digest(_head(record, kind), meaning)
+    meaning = meaning_of(old_form)(old, exclude_defaults=True)
+    return kind.validate(encode(data)), digest(_head(record, kind), meaning)
 
 
 def _head(record: CommandRecord, kind: _Kind) -> bytes:
@@ -198,14 +211,6 @@ def _head(record: CommandRecord, kind: _Kind) -> bytes:
 
 def _digest_head(name: str, version: int, expected_version: int | None) -> bytes:
     return f"{name}\n{version}\n{expected_version}\n".encode()
-
-
-def _digest(head: bytes, meaning: bytes) -> str:
-    """Of the meaning and not of the bytes: blanks, the order of fields, and fields that have their default
-    make no other command. So a new optional field makes no other command of one that is sent again after
-    an upgrade.
-    """
-    return blake2b(head + meaning, digest_size=DIGEST_BYTES).hexdigest()
 
 
 @lru_cache(maxsize=8_192)
@@ -225,7 +230,7 @@ def _refused(aggregate_id: str, record: CommandRecord, rejection: Rejection) -> 
         aggregate_id,
         record.command_id,
         record.type,
-        _digest(head, bytes(record.data)),
+        digest(head, meaning_of_refused(bytes(record.data))),
         record.expected_version,
         rejection=rejection,
     )
@@ -263,5 +268,4 @@ def _malformed(aggregate_id: str, value: bytes, reason: str) -> Request | Unansw
         return Unanswerable(rejection)
     if not is_id(command_id):
         return Unanswerable(rejection)
-    digest = blake2b(value, digest_size=DIGEST_BYTES).hexdigest()
-    return Request(aggregate_id, command_id, "", digest, rejection=rejection)
+    return Request(aggregate_id, command_id, "", digest(b"", value), rejection=rejection)

@@ -19,7 +19,7 @@ from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from schemas.ids import outcome_key, part_key
 from schemas.letters import Failure
 from schemas.personal import NewKey, forgets, key_in, new_key, personal_fields
-from schemas.records import decode_outcome
+from schemas.records import Outcome, decode_outcome
 from schemas.rejections import Code, Rejection
 from schemas.topics import PERSONAL, Topics
 from schemas.upcasting import StateReader
@@ -264,7 +264,7 @@ class Judge:
         """The first outcome again, to whoever waits; the topic of outcomes has it already."""
         request, incoming = case.request, case.incoming
         outcome = decode_outcome(first)
-        if outcome.digest == request.digest:
+        if self._is_repetition(case, outcome):
             return [
                 *self._outbox.reply(request, incoming, first, case.marks),
                 *self._outbox.answer_again(request, incoming, outcome, case.marks),
@@ -284,6 +284,15 @@ class Judge:
             self._outbox.dead_letter(incoming, failed(rejection)),
             *self._outbox.reply(request, incoming, refused, case.marks),
         ]
+
+    def _is_repetition(self, case: Case, first: Outcome) -> bool:
+        """True if the command is the one that has this outcome, and not another one under its id."""
+        if first.digest == case.request.digest:
+            return True
+        try:
+            return first.digest == self._edge.former_digest(case.incoming.value or b"")
+        except msgspec.DecodeError:  # no command: it means its bytes, as it did before
+            return False
 
     def _load(self, key: bytes, reader: StateReader[Any]) -> Known:
         known = self._open.known.get(key) or self._sealed.known.get(key) or self._recent.get(key)

@@ -200,6 +200,7 @@ class Processor:
             if self._doubtful:
                 self._start_over()
             self._owned.restore_step()
+            self._owned.expire_step()
             self._take()
             self._take_due()
             self._take_ends()

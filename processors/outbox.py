@@ -121,7 +121,8 @@ class Outbox:
         if partition is None:
             return ()
         key = reply_key(self._aggregate, request.aggregate_id, request.command_id)
-        return (OutgoingRecord(self._replies, partition, key, outcome, marks),)
+        told = [*marks, _reply_token(incoming.headers)]
+        return (OutgoingRecord(self._replies, partition, key, outcome, told),)
 
     def reply_partition(self, incoming: IncomingRecord) -> int | None:
         """Where the sender waits; None when nobody does."""
@@ -211,9 +212,8 @@ class Outbox:
             return ()
         ids = self._aggregate, request.aggregate_id, request.command_id
         value = encode(ParkedNotice(*ids, offset, message))
-        return (
-            OutgoingRecord(self._replies, partition, notice_key(reply_key(*ids)), value, marks),
-        )
+        key, told = notice_key(reply_key(*ids)), [*marks, _reply_token(incoming.headers)]
+        return (OutgoingRecord(self._replies, partition, key, value, told),)
 
     def audit(self, key: bytes, action: Action, marks: Headers) -> OutgoingRecord:
         """What an operator has ordered, and what came of it."""
@@ -306,3 +306,13 @@ def _reply_partition(incoming: Headers, partitions: int) -> int | None:
         ):
             return int(value)
     return None
+
+
+def _reply_token(incoming: Headers) -> tuple[str, bytes]:
+    """Return the header by which the sender knows the reply: their token. It is empty where they sent none
+    or one that is too long, so that no caller takes it for the reply of a release without tokens.
+    """
+    for name, value in incoming:
+        if name == headers.REPLY_TOKEN and isinstance(value, bytes):
+            return name, value if len(value) <= headers.MAX_REPLY_TOKEN_BYTES else b""
+    return headers.REPLY_TOKEN, b""

@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient
 from processors import decided, evidence, starts
 from processors.decided import Decided
 from processors.decider import Decider
+from processors.expiry import Expiry
 from processors.restore import Restorer
 from processors.state_store import Marker, PartitionCopy, PartitionState
 from processors.transaction import NextOffsets
@@ -72,6 +73,7 @@ class OwnedPartitions:
         self._before_release = before_release
         self._marker = marker
         self._restorer = Restorer(settings)
+        self._expiry = Expiry(AdminClient(kafka.admin(settings)))
         self._stores: dict[Place, PartitionState] = {}
         self._deciders: dict[Place, Decider] = {}
         self._paused: dict[Place, TopicPartition] = {}
@@ -123,6 +125,14 @@ class OwnedPartitions:
         """Partitions that another one has already; what was decided on them is not committed."""
         self._before_release(True)
         self._release([(p.topic, p.partition) for p in partitions], "lost")
+
+    def expire_step(self) -> None:
+        """Let the inboxes forget a little of what their topics have forgotten."""
+        if self._expiry.due():
+            inboxes = {
+                self._sources(place)[1]: store.inbox for place, store in self._stores.items()
+            }
+            self._expiry.step(inboxes)
 
     def restore_step(self) -> None:
         """Restores a little, and lets the partitions be consumed whose state is known."""

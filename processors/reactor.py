@@ -47,7 +47,9 @@ def reactions(record: IncomingRecord, topics: Topics) -> list[OutgoingRecord]:
         return []
     saga_id = (record.key or b"").decode()
     correlation = dict(record.headers).get(headers.CORRELATION_ID)
-    correlation_id = correlation.decode() if isinstance(correlation, bytes) else saga_id
+    correlation_id = (
+        correlation.decode(errors="replace") if isinstance(correlation, bytes) else saga_id
+    )
     found = react(saga_id, reader.read(event.data, event.schema_version), correlation_id)
     return [_command(each, event, number, record, topics) for number, each in enumerate(found)]
 

@@ -80,6 +80,7 @@ class Restorer:
             if (copy.next_offset or 0) > high[at]:
                 logger.warning("%s-%d is shorter than its local copy: starting anew", *at)
                 copy.reset()
+            copy.catch_up_with(low[at])
             start = max(copy.next_offset or 0, low[at])
             self._copies[at] = copy
             if start < high[at]:
@@ -169,7 +170,7 @@ class Restorer:
 
 def _write(parts: Sequence[tuple[PartitionCopy, Mapping[bytes, bytes | None], int]]) -> None:
     for copy, changes, offset in parts:
-        copy.write(changes, offset)
+        copy.restore(changes, offset)
 
 
 def _place(message: Message) -> tuple[TopicAndPartition, int]:

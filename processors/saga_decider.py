@@ -12,10 +12,11 @@ import msgspec
 
 from commands.aggregate import Aggregate, Event
 from processors.decider import Decider
+from processors.edge import Unanswerable
 from processors.judge import Case, Draft, Known, Step
 from processors.outbox import Occurrence, command_record
 from processors.state_store import State
-from runtime.records import Headers, OutgoingRecord
+from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from sagas import react
 from sagas.messages import StartSaga, WakeSaga
 from sagas.react import FollowUp
@@ -24,7 +25,7 @@ from schemas.decoding import decoder
 from schemas.ids import end_key
 from schemas.records import FIRST_VERSION, Outcome, decode_outcome, encode
 from schemas.rejections import Rejection
-from schemas.saga import ENDED, SagaEnd, SagaEvent, SagaState, SagaStatus
+from schemas.saga import ENDED, EndStatus, SagaEnd, SagaEvent, SagaState, SagaStatus
 from schemas.topics import Topics
 from schemas.upcasting import StateReader, version_of
 
@@ -75,6 +76,15 @@ class SagaDecider(Decider):
         self._newest: dict[bytes, tuple[OutgoingRecord, Step]] = {}
         self._waiting: dict[bytes, set[int]] = {}
         self._appointments: list[tuple[Appointment, bytes]] = []
+
+    def _case(self, incoming: IncomingRecord) -> Case | Unanswerable:
+        """As ``Decider._case``. A saga's time is when its command was sent: it sets timers, and a sender who
+        says when something happened must neither end them nor put them off.
+        """
+        sent_at_ms = incoming.sent_at_ms
+        if sent_at_ms is not None and sent_at_ms != incoming.occurred_at_ms:
+            incoming = msgspec.structs.replace(incoming, occurred_at_ms=sent_at_ms)
+        return super()._case(incoming)
 
     def ready(self) -> None:
         """Finds all appointments anew: those that were being kept may have been lost with a
@@ -193,7 +203,7 @@ class SagaDecider(Decider):
     def _repeat(self, case: Case, first: bytes) -> list[OutgoingRecord]:
         records = super()._repeat(case, first)
         outcome: Outcome = decode_outcome(first)
-        if outcome.accepted and outcome.digest == case.request.digest:
+        if outcome.accepted and self._is_repetition(case, outcome):
             records += self._tell_the_end(case)
         return records
 
@@ -219,7 +229,7 @@ class SagaDecider(Decider):
         end = SagaEnd(
             saga_id,
             saga.saga,
-            saga.status,
+            EndStatus(saga.status),
             saga.code,
             saga.message,
             saga.undone,

@@ -7,6 +7,8 @@ topic) and ``parked`` (the commands that wait, as they stand on the parked topic
 All are copies of the topics up to a checkpoint that is written together with the data, so
 a crash between a Kafka commit and the write here is mended by reading on from the checkpoint.
 Nothing uncommitted is ever written.
+
+The inbox forgets what its topic has forgotten, by offsets and never by a clock: see ``forget_before``.
 """
 
 import shutil
@@ -29,7 +31,7 @@ from rocksdict import (
 from sagas import AGGREGATES
 from schemas.decoding import decoder
 from schemas.personal import forgets
-from schemas.topics import IDEMPOTENCY_WINDOW_MS, TOMBSTONE_RETENTION_MS
+from schemas.topics import TOMBSTONE_RETENTION_MS
 
 WRITE_BUFFER_BYTES: Final = 8 * 1024 * 1024
 """Memory of one database before it writes a file; a partition has three databases."""
@@ -43,6 +45,11 @@ BLOOM_BITS: Final = 10
 
 _CHECKPOINT_KEY: Final = b"\x00checkpoint"  # no record key begins with NUL
 _MARK: Final = b"\x00mark/"
+_WRITTEN: Final = b"\x00written/"
+"""Before an offset of eight bytes: the keys that were written with it as the checkpoint."""
+
+CLOCK_SKEW_MS: Final = 300_000
+"""A checkpoint may be so far in the future, for another machine's clock has written it."""
 
 ERASING: Final = tuple(
     f'{{"type":"{event.__name__}",'.encode()
@@ -87,6 +94,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 _decode_checkpoint: Final = decoder(Checkpoint)
+_decode_keys: Final = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
 class PartitionCopy:
@@ -96,20 +104,24 @@ class PartitionCopy:
         self,
         directory: Path,
         topic_id: str,
-        ttl_ms: int | None = None,
         marker: Marker | None = None,
+        *,
+        expires: bool = False,
     ) -> None:
         """Opens it; a copy of another topic, or one too old to trust, is dropped and starts anew.
 
-        ``marker``: what ``marked`` finds again.
+        ``marker``: what ``marked`` finds again. ``expires``: its topic is not compacted but has a retention;
+        ``forget_before`` follows it.
         """
         self._directory = directory
         self._marker = marker
         self._topic_id = topic_id
-        self._ttl_ms = ttl_ms
+        self._expires = expires
         self._db = self._open()
         if not self._is_trustworthy():
             self.reset()
+        self._filled = False
+        """True while keys that are restored may be there already: see ``restore``."""
 
     @property
     def next_offset(self) -> int | None:
@@ -141,6 +153,8 @@ class PartitionCopy:
                 batch.put(key, value)
         if self._marker is not None:
             self._mark(batch, changes, self._marker)
+        if self._expires and changes:
+            batch.put(_WRITTEN + next_offset.to_bytes(8, "big"), msgspec.msgpack.encode([*changes]))
         forgotten = [key for key, value in changes.items() if value and value.startswith(ERASING)]
         if forgotten:
             # Before the checkpoint: killed in between, this is read from the topic and done again.
@@ -150,6 +164,57 @@ class PartitionCopy:
         checkpoint = Checkpoint(self._topic_id, next_offset, time.time_ns() // 1_000_000)
         batch.put(_CHECKPOINT_KEY, msgspec.json.encode(checkpoint))
         self._db.write(batch)
+
+    def restore(self, changes: Mapping[bytes, bytes | None], next_offset: int) -> None:
+        """As ``write``, of what was read from the topic.
+
+        Another process may have written a key again that expired, while here the write that had it before is
+        not forgotten yet, for its other keys have not expired: the key is no longer that write's.
+        """
+        if self._filled and changes:
+            values = zip(changes, self.get_many([*changes]), strict=True)
+            again = {key for key, value in values if value is not None}
+            if again:
+                self._disown(again)
+        self.write(changes, next_offset)
+
+    def _disown(self, again: set[bytes]) -> None:
+        """Take keys from all writes so far; rare, and costs as much as there are writes."""
+        batch = WriteBatch(raw_mode=True)
+        for entry, keys in cast(Iterator[tuple[bytes, bytes]], self._db.items(from_key=_WRITTEN)):
+            if not entry.startswith(_WRITTEN):
+                break
+            written = _decode_keys(keys)
+            if not again.isdisjoint(written):
+                batch.put(entry, msgspec.msgpack.encode([k for k in written if k not in again]))
+        self._db.write(batch)
+
+    def forget_before(self, log_start: int) -> bool:
+        """Delete the keys of one write that the topic has forgotten; return False when there are none left.
+
+        A write is forgotten as a whole, once all of it has expired.
+        """
+        entries = cast(Iterator[tuple[bytes, bytes]], self._db.items(from_key=_WRITTEN))
+        entry, keys = next(entries, (b"", b""))
+        offset = entry.removeprefix(_WRITTEN)
+        if not entry.startswith(_WRITTEN) or int.from_bytes(offset, "big") > log_start:
+            return False
+        batch = WriteBatch(raw_mode=True)
+        for key in _decode_keys(keys):
+            batch.delete(key)
+        batch.delete(entry)
+        self._db.write(batch)
+        return True
+
+    def catch_up_with(self, log_start: int) -> None:
+        """Forget all that the topic has forgotten, if the copy expires; before anything more is written."""
+        if not self._expires:
+            return
+        if self.next_offset is not None and self.next_offset <= log_start:
+            self.reset()
+        while self.forget_before(log_start):
+            pass
+        self._filled = self.next_offset is not None
 
     def marked(self) -> Iterator[tuple[bytes, bytes]]:
         """Each key whose newest value is marked, with the mark; costs as much as there are marks."""
@@ -205,24 +270,23 @@ class PartitionCopy:
         table.set_bloom_filter(BLOOM_BITS, False)
         options.set_block_based_table_factory(table)
         self._directory.mkdir(parents=True, exist_ok=True)
-        access = (
-            AccessType.read_write()
-            if self._ttl_ms is None
-            else AccessType.with_ttl(self._ttl_ms // 1000)
-        )
-        return Rdict(str(self._directory), options, access_type=access)
+        return Rdict(str(self._directory), options, access_type=AccessType.read_write())
 
     def _checkpoint(self) -> Checkpoint | None:
         value = self._db.get(_CHECKPOINT_KEY)
         return None if value is None else _decode_checkpoint(value)
 
     def _is_trustworthy(self) -> bool:
-        """Of the same topic, and not away for so long that a deletion may have been compacted away."""
+        """True if it is of the same topic, and not so old that a deletion may have been compacted away.
+        A copy from the future is not trusted: the clock has jumped, so its age is unknown.
+        """
         checkpoint = self._checkpoint()
         if checkpoint is None:
             return True
+        if checkpoint.topic_id != self._topic_id or self._expires:
+            return checkpoint.topic_id == self._topic_id
         age_ms = time.time_ns() // 1_000_000 - checkpoint.written_at_ms
-        return checkpoint.topic_id == self._topic_id and age_ms < TOMBSTONE_RETENTION_MS // 2
+        return -CLOCK_SKEW_MS < age_ms < TOMBSTONE_RETENTION_MS // 2
 
 
 class PartitionState:
@@ -237,9 +301,9 @@ class PartitionState:
         marker: Marker | None = None,
     ) -> None:
         self.states = PartitionCopy(directory / "states", events_topic_id, marker=marker)
-        self.inbox = PartitionCopy(
-            directory / "inbox", outcomes_topic_id, ttl_ms=IDEMPOTENCY_WINDOW_MS
-        )
+        self.inbox = PartitionCopy(directory / "outcomes", outcomes_topic_id, expires=True)
+        # A release before had it here, expiring by the local clock, with a time at the end of each value.
+        shutil.rmtree(directory / "inbox", ignore_errors=True)
         self.parked = PartitionCopy(directory / "parked", parked_topic_id)
 
     @property

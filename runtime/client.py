@@ -7,26 +7,35 @@ decision that stands.
 """
 
 import asyncio
-import random
+import logging
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, Message, Producer
 
 from runtime import kafka
 from runtime.records import Headers
+from runtime.replies import ReplyReader
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
+from runtime.waiting import (
+    ClientClosed,
+    ClientForked,
+    ReaderDied,
+    RepliesMissed,
+    token_of,
+)
 from schemas import headers
 from schemas.decoding import decoder
 from schemas.ids import end_key, reply_key
-from schemas.parking import ParkedNotice, decode_notice, put_off_by
+from schemas.parking import ParkedNotice
 from schemas.records import (
     FIRST_VERSION,
     MAX_COMMAND_BYTES,
@@ -37,13 +46,11 @@ from schemas.records import (
 )
 from schemas.saga import SagaEnd
 
+logger = logging.getLogger(__name__)
+
 POLL_S: Final = 0.1
-AT_ONCE: Final = 500
-START_TIMEOUT_S: Final = 30.0
 DEFAULT_TIMEOUT_S: Final = 30.0
 
-T = TypeVar("T")
-Decode = Callable[[bytes], T]
 _decode_end: Final = decoder(SagaEnd)
 
 
@@ -141,13 +148,16 @@ class CommandClient:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._process = os.getpid()
         self._topics = topics_of(settings)
         self._producer = Producer(kafka.producer(settings))
         self._undelivered: list[str] = []
         self._delivery_lock = threading.Lock()
-        self._replies: _Replies | None = None
+        self._replies: ReplyReader | None = None
         self._replies_lock = threading.Lock()
         self._closed = threading.Event()
+        self._broken: BaseException | None = None
+        """Why deliveries cannot be confirmed any more: the thread that does it has ended by this."""
         self._poller = threading.Thread(target=self._poll, name="command-client-poll", daemon=True)
         self._poller.start()
 
@@ -167,60 +177,53 @@ class CommandClient:
         self._produce(command, command.value(), [], self._note_failure)
 
     def submit(self, command: OutgoingCommand) -> Future[Outcome]:
-        """Sends a command; the future gives its outcome, or raises NotDelivered or CommandParked."""
+        """Send a command and return a future of this caller's own; cancel it to stop waiting.
+
+        It gives the outcome, or raises NotDelivered, CommandParked or a NoReply, e.g. when the client is
+        closed before. Raises NoReply, CommandTooLarge, KafkaException.
+        """
         value = command.value()
-        replies = self._reply_reader()
-        key = _reply_key(command)
-        future = replies.expect(key, decode_outcome)
-
-        def on_delivery(error: KafkaError | None, _: Message) -> None:
-            if error is not None:
-                replies.fail(key, NotDelivered(f"command {command.command_id}: {error.str()}"))
-
-        header = (headers.REPLY_PARTITION, str(replies.partition).encode())
-        try:
-            self._produce(command, value, [header], on_delivery)
-        except KafkaException:
-            replies.forget(key)
-            raise
-        return future
+        return self._submit(command, value, token_of(value), self.reply_reader())
 
     def execute(self, command: OutgoingCommand, timeout: float = DEFAULT_TIMEOUT_S) -> Outcome:
         """Sends a command and returns its outcome. Raises OutcomeTimeout, of which CommandParked is one,
-        NotDelivered and CommandTooLarge.
+        NotDelivered, NoReply and CommandTooLarge.
         """
-        future = self.submit(command)
-        try:
-            return future.result(timeout)
-        except CommandParked:
-            raise
-        except TimeoutError:
-            self.forget(command)
-            raise OutcomeTimeout(command.command_id, timeout) from None
-
-    def forget(self, command: OutgoingCommand) -> None:
-        """Stops waiting for a command's outcome."""
-        if self._replies is not None:
-            self._replies.forget(_reply_key(command))
+        for left in _attempts(timeout):
+            future = self.submit(command)
+            try:
+                return future.result(left)
+            except RepliesMissed:
+                continue
+            except CommandParked:
+                raise
+            except TimeoutError:
+                break
+            finally:
+                future.cancel()
+        raise OutcomeTimeout(command.command_id, timeout)
 
     def submit_and_follow(
         self, command: OutgoingCommand
     ) -> tuple[Future[Outcome], Future[SagaEnd]]:
-        """Sends a command that starts a saga; gives its outcome, and how the saga ended.
+        """Send a command that starts a saga; return its outcome, and how the saga ended. Cancel what is not
+        waited for any longer. The end is this command's only where the outcome is accepted.
 
         The saga processor remembers who waits in memory only: send the command again, with the same
-        id, when nothing comes for a while. See ``unfollow``.
+        id, when nothing comes for a while.
         """
-        end = self._reply_reader().expect(end_key(command.aggregate_id), _decode_end)
-        return self.submit(command), end
-
-    def unfollow(self, saga_id: str) -> None:
-        """Stops waiting for a saga's end."""
-        if self._replies is not None:
-            self._replies.forget(end_key(saga_id))
+        value = command.value()
+        token, replies = token_of(value), self.reply_reader()
+        end = replies.waiters.expect(end_key(command.aggregate_id), token, _decode_end)
+        try:
+            return self._submit(command, value, token, replies), end
+        except BaseException:
+            end.cancel()
+            raise
 
     def flush(self, timeout: float = 60.0) -> None:
         """Waits until the broker has everything sent so far. Raises NotDelivered otherwise."""
+        self._require_own_process()
         left = self._producer.flush(timeout)
         with self._delivery_lock:
             failures, self._undelivered = self._undelivered, []
@@ -230,16 +233,53 @@ class CommandClient:
             raise NotDelivered(f"{left} commands were not delivered within {timeout:g} s")
 
     def close(self) -> None:
-        """Delivers what is queued and stops. Raises NotDelivered; calling it again does nothing."""
-        if self._closed.is_set():
+        """Deliver what is queued and stop; futures without a reply end with ClientClosed.
+
+        Raises NotDelivered. Calling it again does nothing; nor does calling it in a fork of the process.
+        """
+        if self._closed.is_set() or self._process != os.getpid():
             return
         try:
             self.flush()
         finally:
             self._closed.set()
             self._poller.join()
-            if self._replies is not None:
-                self._replies.close()
+            with self._replies_lock:
+                replies = self._replies
+            if replies is not None:
+                replies.close()
+                replies.waiters.end(ClientClosed)
+
+    def reply_reader(self) -> ReplyReader:
+        """Return what reads this client's replies; made by the first call. Raises NoReply, KafkaException."""
+        self._require_usable()
+        with self._replies_lock:
+            self._require_usable()  # closed meanwhile: nobody would close it
+            if self._replies is None:
+                self._replies = ReplyReader(self._settings, CommandParked)
+            return self._replies
+
+    def _submit(
+        self, command: OutgoingCommand, value: bytes, token: bytes, replies: ReplyReader
+    ) -> Future[Outcome]:
+        key = reply_key(command.aggregate, command.aggregate_id, command.command_id)
+        future = replies.waiters.expect(key, token, decode_outcome)
+
+        def on_delivery(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                undelivered = NotDelivered(f"command {command.command_id}: {error.str()}")
+                replies.waiters.fail(key, token, undelivered)
+
+        asked = [
+            (headers.REPLY_PARTITION, str(replies.partition).encode()),
+            (headers.REPLY_TOKEN, token),
+        ]
+        try:
+            self._produce(command, value, asked, on_delivery)
+        except BaseException:
+            future.cancel()
+            raise
+        return future
 
     def _produce(
         self,
@@ -250,6 +290,7 @@ class CommandClient:
     ) -> None:
         marks = command.marks(*extra)
         while True:
+            self._require_usable()
             try:
                 self._producer.produce(
                     self._topics.commands(command.aggregate),
@@ -268,95 +309,35 @@ class CommandClient:
                 self._undelivered.append(error.str())
 
     def _poll(self) -> None:
-        while not self._closed.is_set():
-            self._producer.poll(POLL_S)
+        try:
+            while not self._closed.is_set():
+                self._producer.poll(POLL_S)
+        except BaseException as error:
+            logger.exception("deliveries cannot be confirmed any more")
+            self._broken = cause = error
+            with self._replies_lock:
+                replies = self._replies
+            if replies is not None:
+                replies.waiters.end(lambda: ReaderDied(cause))
 
-    def _reply_reader(self) -> "_Replies":
-        with self._replies_lock:
-            if self._replies is None:
-                self._replies = _Replies(self._settings)
-            return self._replies
+    def _require_usable(self) -> None:
+        self._require_own_process()
+        if self._closed.is_set():
+            raise ClientClosed
+        if self._broken is not None:
+            raise ReaderDied(self._broken)
 
-
-class _Replies:
-    """Reads one partition of the replies topic from its end on and completes the futures that wait."""
-
-    def __init__(self, settings: Settings) -> None:
-        topics = topics_of(settings)
-        self.partition = random.randrange(topics.reply_partitions)
-        self._waiting: dict[bytes, tuple[Future[Any], Decode[Any]]] = {}
-        self._lock = threading.Lock()
-        self._closed = threading.Event()
-        self._consumer = Consumer(kafka.reader(settings) | {"fetch.wait.max.ms": 50})
-        at = TopicPartition(topics.replies, self.partition)
-        # The end is resolved here and not by the client in the background: a reply that is written
-        # right after this call must not be missed.
-        _, at.offset = kafka.watermarks(self._consumer, at, START_TIMEOUT_S)
-        self._consumer.assign([at])
-        self._thread = threading.Thread(target=self._read, name="command-replies", daemon=True)
-        self._thread.start()
-
-    def expect(self, key: bytes, decode: Decode[T]) -> Future[T]:
-        """The future of a reply; who asks for the same meanwhile shares it."""
-        with self._lock:
-            found = self._waiting.get(key)
-            if found is None or found[0].cancelled():  # who cancelled it need not have said so
-                found = self._waiting[key] = (Future(), decode)
-            return found[0]
-
-    def forget(self, key: bytes) -> None:
-        with self._lock:
-            future, _ = self._waiting.pop(key, (None, None))
-        if future is not None:
-            future.cancel()
-
-    def fail(self, key: bytes, error: Exception) -> None:
-        with self._lock:
-            future, _ = self._waiting.pop(key, (None, None))
-        if future is not None and future.set_running_or_notify_cancel():
-            future.set_exception(error)
-
-    def close(self) -> None:
-        self._closed.set()
-        self._thread.join()
-        self._consumer.close()
-
-    def _read(self) -> None:
-        while not self._closed.is_set():
-            for message in kafka.what_came(self._consumer, AT_ONCE, POLL_S):
-                error = message.error()
-                if error is None:
-                    self._complete(message)
-                elif error.code() != KafkaError._PARTITION_EOF and error.fatal():
-                    self._fail_all(KafkaException(error))
-
-    def _complete(self, message: Message) -> None:
-        key, value = message.key(), message.value()
-        if key is None or value is None:
-            return
-        put_off = put_off_by(key)
-        if put_off is not None:
-            # Decoded whosever it is: there are few.
-            self.fail(put_off, CommandParked(decode_notice(value)))
-            return
-        with self._lock:
-            found = self._waiting.pop(key, None)
-        # Somebody else's reply on the shared partition is skipped without decoding it.
-        if found is not None:
-            future, decode = found
-            if future.set_running_or_notify_cancel():
-                future.set_result(decode(value))
-
-    def _fail_all(self, error: Exception) -> None:
-        with self._lock:
-            waiting, self._waiting = list(self._waiting.values()), {}
-        for future, _ in waiting:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(error)
+    def _require_own_process(self) -> None:
+        if self._process != os.getpid():
+            raise ClientForked
 
 
-def _reply_key(command: OutgoingCommand) -> bytes:
-    return reply_key(command.aggregate, command.aggregate_id, command.command_id)
+def _attempts(timeout: float) -> Iterator[float]:
+    """How long is left, each time it is asked again; at least once, until the time is up."""
+    deadline = time.monotonic() + timeout
+    yield timeout
+    while (left := deadline - time.monotonic()) > 0:
+        yield left
 
 
 class AsyncCommandClient:
@@ -368,7 +349,7 @@ class AsyncCommandClient:
 
     async def __aenter__(self) -> Self:
         self._client = await asyncio.to_thread(CommandClient, self._settings)
-        await asyncio.to_thread(self._client._reply_reader)
+        await asyncio.to_thread(self._client.reply_reader)
         return self
 
     async def __aexit__(
@@ -397,14 +378,19 @@ class AsyncCommandClient:
     ) -> Outcome:
         """As CommandClient.execute."""
         client = self._started()
-        future = client.submit(command)
-        try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
-        except CommandParked:
-            raise
-        except TimeoutError:
-            client.forget(command)
-            raise OutcomeTimeout(command.command_id, timeout) from None
+        for left in _attempts(timeout):
+            future = client.submit(command)
+            try:
+                return await asyncio.wait_for(asyncio.wrap_future(future), left)
+            except RepliesMissed:
+                continue
+            except CommandParked:
+                raise
+            except TimeoutError:
+                break
+            finally:
+                future.cancel()
+        raise OutcomeTimeout(command.command_id, timeout)
 
     def _started(self) -> CommandClient:
         if self._client is None:

@@ -24,7 +24,10 @@ class OutgoingRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class IncomingRecord(msgspec.Struct, frozen=True, gc=False):
-    """One consumed record, freed of the client library, so that deciding can be tested without it."""
+    """One consumed record, freed of the client library, so that deciding can be tested without it.
+
+    ``sent_at_ms``: the record's own time; None: the same as ``occurred_at_ms``.
+    """
 
     topic: str
     partition: int
@@ -33,6 +36,7 @@ class IncomingRecord(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes | None
     headers: Headers
+    sent_at_ms: int | None = None
 
 
 def incoming(message: Message) -> IncomingRecord:
@@ -48,6 +52,7 @@ def incoming(message: Message) -> IncomingRecord:
         message.key(),
         message.value(),
         marks,
+        sent_at_ms=at_ms,
     )
 
 

@@ -40,6 +40,7 @@ from sagas.definition import (
 from sagas.messages import CompensateSaga, RecordAnswer, StartSaga
 from sagas.tokens import Token
 from schemas.decoding import decode_object
+from schemas.ids import is_id
 from schemas.saga import (
     SagaCompensated,
     SagaCompleted,
@@ -169,6 +170,8 @@ def react(saga_id: str, event: SagaEvent, correlation_id: str) -> tuple[Reaction
 def _begin(
     order_id: str, part: Part, given: dict[str, Any], correlation_id: str
 ) -> tuple[Reaction, ...]:
+    # A sender's own correlation id may be any text; the header goes on as it is, a saga's field may not.
+    correlation_id = correlation_id if is_id(correlation_id) else order_id
     start = StartSaga(saga=part.saga, input=given, correlation_id=correlation_id)
     return (Reaction(order_id + part.suffix, start),)
 

@@ -1,21 +1,34 @@
 """The commands of a saga: from clients, from operators, and from the pipeline itself."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from commands.aggregate import Command
+from commands.free_json import FreeJson
 from commands.text import Text
 from schemas.ids import Id
 
 MAX_TOKEN: Final = 96
+MAX_MESSAGE: Final = 2_000
+
+
+def _words(message: Any) -> Any:
+    """Return a message as it can be kept. Other people's words stand in it, e.g. a gateway's reason: they
+    must not keep the answer from the saga that waits for it.
+    """
+    if not isinstance(message, str):
+        return message
+    return message.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:MAX_MESSAGE]
 
 
 class StartSaga(Command):
     """Begin a saga; the saga id is the record key. The same again changes nothing."""
 
+    UNCOUNTED = frozenset({"correlation_id"})
+
     saga: Id = Field(description="Name of the saga, e.g. `create_order`.")
-    input: dict[str, Any] = Field(description="What it starts from; each saga has its own fields.")
+    input: FreeJson = Field(description="What it starts from; each saga has its own fields.")
     correlation_id: Id | None = Field(
         default=None, description="Id of the conversation; the saga id if left out."
     )
@@ -30,10 +43,13 @@ class RecordAnswer(Command):
     type: Id = Field(description="Type of the command that was decided.")
     accepted: bool = Field(description="Whether it was accepted.")
     code: Id | None = Field(default=None, description="Why it was not.")
-    message: str | None = Field(
-        default=None, max_length=2_000, pattern=r"^[^\x00]*$", description="The same in words."
+    message: Annotated[str | None, BeforeValidator(_words)] = Field(
+        default=None,
+        max_length=MAX_MESSAGE,
+        pattern=r"^[^\x00]*$",
+        description="The same in words.",
     )
-    events: tuple[dict[str, Any], ...] = Field(
+    events: tuple[FreeJson, ...] = Field(
         default=(), description="The events it caused: `type` and `data` of each."
     )
     repeated: bool = Field(

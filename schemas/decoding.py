@@ -22,7 +22,11 @@ T = TypeVar("T")
 
 def decoder(kind: type[T]) -> Callable[[bytes | str | msgspec.Raw], T]:
     """Return the function that decodes JSON as ``kind``. It raises ``DecodeError`` and nothing else."""
-    raw_decode = msgspec.json.Decoder(kind).decode
+    return _total(msgspec.json.Decoder(kind))
+
+
+def _total(raw_decoder: msgspec.json.Decoder[T]) -> Callable[[bytes | str | msgspec.Raw], T]:
+    raw_decode = raw_decoder.decode
 
     def decode(value: bytes | str | msgspec.Raw) -> T:
         try:
@@ -40,6 +44,11 @@ def decoder(kind: type[T]) -> Callable[[bytes | str | msgspec.Raw], T]:
 
 decode_json: Final[Callable[[bytes | str | msgspec.Raw], Any]] = decoder(cast("type[Any]", Any))
 """Decode any JSON. Raises ``DecodeError``."""
+
+decode_exactly: Final[Callable[[bytes | str | msgspec.Raw], Any]] = _total(
+    msgspec.json.Decoder(cast("type[Any]", Any), float_hook=lambda text: msgspec.Raw(text.encode()))
+)
+"""Decode any JSON; numbers with a fraction or an exponent stay as they are written. Raises ``DecodeError``."""
 
 decode_object: Final[Callable[[bytes | str | msgspec.Raw], dict[str, Any]]] = decoder(
     dict[str, Any]

@@ -18,13 +18,20 @@ TRACEPARENT: Final = "traceparent"
 REPLY_PARTITION: Final = "reply-partition"
 """On a command: the partition of ``<prefix>.replies`` where its sender waits for the outcome."""
 
+REPLY_TOKEN: Final = "reply-token"
+"""On a command whose sender waits, optional: text of at most 64 bytes. The reply carries the same text, or an
+empty one, so that callers who wait for one command id with different contents know each their own reply."""
+
+MAX_REPLY_TOKEN_BYTES: Final = 64
+
 ANSWER_TO: Final = "answer-to"
 """On a command of a saga, ``<saga id>/<token>``: who gets the outcome as a command of their own. It is
 passed on to what follows, so an answer that takes a detour over a payment gateway finds its way, too."""
 
 OCCURRED_AT_MS: Final = "occurred-at-ms"
 """On a command, optional: when it happened, if that is not when it was sent; decimal epoch milliseconds.
-The record's own time stays the time of sending, because Kafka's retention goes by it."""
+A time beyond the year 9999, or what is no number, counts as none. The record's own time stays that of the broker,
+by which Kafka's retention goes. A saga's commands take no other time than that: it sets their timers."""
 
 AGGREGATE_VERSION: Final = "aggregate-version"
 """On a tombstone, which has no value: the version at which the aggregate (or part) was deleted."""

@@ -14,6 +14,7 @@ from pydantic import StringConstraints
 MAX_ID_LENGTH: Final = 128
 ID_PATTERN: Final = r"^[A-Za-z0-9](?:[A-Za-z0-9 ._:@+\-]{0,126}[A-Za-z0-9._:@+\-])?$"
 PART_SEPARATOR: Final = "/"
+_END: Final = b"saga-end" + PART_SEPARATOR.encode()
 
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN, max_length=MAX_ID_LENGTH)]
 """1 to 128 characters: letters, digits and ``._:@+-``, blanks inside; it starts with a letter or digit."""
@@ -54,4 +55,9 @@ def derived_id(*parts: str) -> str:
 
 def end_key(saga_id: str) -> bytes:
     """Record key, on the replies topic, of how a saga ended."""
-    return f"saga-end{PART_SEPARATOR}{saga_id}".encode()
+    return _END + saga_id.encode()
+
+
+def is_end_key(key: bytes) -> bool:
+    """Return True if a key of the replies topic is that of a saga's end."""
+    return key.startswith(_END)

@@ -3,13 +3,16 @@
 A code is part of the wire format: it is never renamed and never used for something else.
 """
 
-from enum import StrEnum
-
 import msgspec
 
+from schemas.vocabulary import OpenVocabulary
 
-class Code(StrEnum):
-    """Stable rejection codes. The first block is the edge's, the others belong to the aggregates."""
+
+class Code(OpenVocabulary):
+    """Stable rejection codes. The first block is the edge's, the others belong to the aggregates.
+
+    A newer release may have more: reading one of these gives a code that is not ``known``.
+    """
 
     MALFORMED = "malformed"  # not JSON, or not the envelope
     INVALID_KEY = "invalid_key"  # the record key is missing or no aggregate id

@@ -20,6 +20,8 @@ from typing import Any, Final
 
 import msgspec
 
+from schemas.vocabulary import OpenVocabulary
+
 ACCEPTED: Final = "+"
 NOTHING_TO_DO: Final = "="
 REFUSED: Final = "-"
@@ -200,6 +202,17 @@ class SagaStatus(StrEnum):
     NEEDS_OPERATOR = "needs_operator"
 
 
+class EndStatus(OpenVocabulary):
+    """The words of ``SagaStatus``, as a client reads them: a newer release may have more."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    COMPENSATING = "compensating"
+    COMPENSATED = "compensated"
+    NEEDS_OPERATOR = "needs_operator"
+
+
 ENDED: Final = frozenset({SagaStatus.COMPLETED, SagaStatus.FAILED, SagaStatus.COMPENSATED})
 """From here nothing happens by itself."""
 
@@ -261,7 +274,7 @@ class SagaEnd(msgspec.Struct, frozen=True, omit_defaults=True):
 
     saga_id: str
     saga: str
-    status: SagaStatus
+    status: EndStatus
     code: str | None = None
     message: str | None = None
     undone: tuple[str, ...] = ()

@@ -20,7 +20,30 @@ MAX_RECORD_BYTES: Final = 8 * 1024 * 1024
 """Events carry state and data, so they may be larger than the command (at most 512 KiB) behind them."""
 
 IDEMPOTENCY_WINDOW_MS: Final = 48 * _HOUR_MS
-"""How long a repeated command id gets its first outcome again: twice the 24 hours that are promised."""
+"""Promised: a command that is sent again within this time after it was first sent gets its first outcome."""
+
+COMMANDS_RETENTION_MS: Final = 7 * _DAY_MS
+"""How long a command may wait for a processor."""
+
+SEGMENT_MS: Final = 6 * _HOUR_MS
+"""Kafka deletes whole segments, so a record stays for up to a segment's time longer than its retention."""
+
+BROKER_LAG_MS: Final = 18 * _HOUR_MS
+"""For what the broker takes to delete (5 minutes between looks by default, longer while it is down)."""
+
+OUTCOMES_RETENTION_MS: Final = (
+    IDEMPOTENCY_WINDOW_MS + COMMANDS_RETENTION_MS + SEGMENT_MS + BROKER_LAG_MS
+)
+"""How long command ids are remembered: 10 days. What remembers must outlive what can be repeated.
+
+A repetition is sent at most the promised 48 hours after the command, then waits in the log for at most 7 days
+and a segment's time. The first outcome is written no earlier than the command was sent. So whenever the
+repetition is decided, after whatever outage, on whatever disk, the first outcome is still there; and so is
+that of each command that can be read again when a group begins at the log's start.
+"""
+
+REPLIES_RETENTION_MS: Final = _HOUR_MS
+REPLIES_SEGMENT_MS: Final = _HOUR_MS // 2
 
 TOMBSTONE_RETENTION_MS: Final = 7 * _DAY_MS
 """How long a deletion can be read from a compacted topic; who was away longer starts from an empty state."""
@@ -51,18 +74,18 @@ _FOR_EVER: Final = {
 }
 
 
-def _expires(ms: int) -> dict[str, str]:
+def _expires(ms: int, segment_ms: int = SEGMENT_MS) -> dict[str, str]:
+    """By the broker's time: a sender's clock, or the time a sender sets, can neither shorten nor lengthen a
+    record's life.
+    """
     return {
         "cleanup.policy": "delete",
         "retention.ms": str(ms),
+        "retention.bytes": "-1",
+        "segment.ms": str(segment_ms),
+        "message.timestamp.type": "LogAppendTime",
         "max.message.bytes": str(MAX_RECORD_BYTES),
     }
-
-
-_COMMANDS: Final = _expires(7 * _DAY_MS) | {
-    # Retention goes by record time: an older one would be deleted before it is decided.
-    "message.timestamp.before.max.ms": str(6 * _DAY_MS),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +150,17 @@ class Topics:
     def specs(self) -> Iterator[TopicSpec]:
         """All topics, in a stable order."""
         for aggregate in AGGREGATES:
-            yield TopicSpec(self.commands(aggregate), self.partitions, _COMMANDS)
+            commands = _expires(COMMANDS_RETENTION_MS)
+            yield TopicSpec(self.commands(aggregate), self.partitions, commands)
             compacted = _ERASED if aggregate in PERSONAL else _COMPACTED
             yield TopicSpec(self.events(aggregate), self.partitions, compacted)
             yield TopicSpec(self.history(aggregate), self.partitions, _FOR_EVER)
             yield TopicSpec(
-                self.outcomes(aggregate), self.partitions, _expires(IDEMPOTENCY_WINDOW_MS)
+                self.outcomes(aggregate), self.partitions, _expires(OUTCOMES_RETENTION_MS)
             )
             yield TopicSpec(self.parked(aggregate), self.partitions, _COMPACTED)
-        yield TopicSpec(self.replies, self.reply_partitions, _expires(_HOUR_MS))
+        replies = _expires(REPLIES_RETENTION_MS, REPLIES_SEGMENT_MS)
+        yield TopicSpec(self.replies, self.reply_partitions, replies)
         yield TopicSpec(self.webhook_deliveries, self.partitions, _expires(DELIVERIES_RETENTION_MS))
         yield TopicSpec(self.dead_letters, 1, _FOR_EVER)
         yield TopicSpec(self.audit, 1, _FOR_EVER)

@@ -32,6 +32,7 @@ from orderflow.bus.registry import CommandRoute, QueryRoute, ReadModel, Registry
 from orderflow.commanding import outgoing
 from orderflow.placing import Placement, ended, order_command, refused, still_running
 from runtime.client import CommandParked, CommandTooLarge, OutgoingCommand
+from runtime.waiting import RepliesMissed
 from sagas.messages import StartSaga
 from schemas.records import Outcome
 from schemas.topics import SAGA
@@ -188,10 +189,7 @@ class Bus:
         command = _outgoing(call)
         with _SizeRefused(call):
             future = self._commands.submit(command)
-        try:
-            return await _of(future)
-        finally:
-            _drop(future, partial(self._commands.forget, command))
+        return await _of(future)
 
     async def _follow(self, call: CommandCall[Any]) -> Placement:
         """Starts a saga and waits for its end. Who has taken its partition over does not know who waits, so
@@ -206,8 +204,8 @@ class Bus:
                 return refused(call.aggregate_id, outcome)
             return ended(call.aggregate_id, await _of(end))
         finally:
-            _drop(begun, partial(self._commands.forget, command))
-            _drop(end, partial(self._commands.unfollow, call.aggregate_id))
+            begun.cancel()
+            end.cancel()
 
 
 async def _pass(middleware: Middleware, proceed: Proceed, call: Call) -> Any:
@@ -226,24 +224,13 @@ async def _ask(route: QueryRoute, call: QueryCall[Any]) -> Any:
 
 
 async def _of(future: Future[T]) -> T:
-    """The future's result. Raises CallParked; Unavailable where another task waits for the same no more."""
+    """Return the future's result; a caller that is cancelled cancels it. Raises CallParked, Unavailable."""
     try:
         return await asyncio.wrap_future(future)
     except CommandParked as parked:
         raise CallParked(str(parked)) from parked
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise Unavailable("another call with the same command id has stopped waiting") from None
-
-
-def _drop(future: Future[Any], forget: Callable[[], None]) -> None:
-    """Nobody waits here any more. What has been answered is forgotten already, and its key may be another
-    call's by now.
-    """
-    if future.cancelled() or not future.done():
-        forget()
+    except RepliesMissed as missed:
+        raise Unavailable(str(missed)) from missed
 
 
 def _outgoing(call: CommandCall[Any]) -> OutgoingCommand:

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from orderflow.bus.bus import Bus
 from orderflow.bus.calls import Middleware
@@ -22,9 +22,10 @@ from readmodels.memory import AsyncMemoryRedis, MemoryProjector, MemoryRedis
 from readmodels.queries import AsyncAsking
 from runtime.client import CommandParked, OutgoingCommand
 from runtime.records import OutgoingRecord
+from runtime.waiting import Waiters, token_of
 from schemas import headers
 from schemas.decoding import decoder
-from schemas.ids import end_key, reply_key
+from schemas.ids import end_key, is_end_key, reply_key
 from schemas.parking import decode_notice, put_off_by
 from schemas.records import Outcome, decode_outcome
 from schemas.saga import SagaEnd
@@ -47,35 +48,27 @@ class InProcess:
         self._clock = clock
         self._skipped_ms = 0
         self._lock = threading.Lock()
-        self._waiting: dict[bytes, tuple[Future[Any], Callable[[bytes], Any]]] = {}
+        self._waiters = Waiters()
         pipeline.listeners.append(self._hear)
 
     def submit(self, command: OutgoingCommand) -> Future[Outcome]:
         """Sends a command; the future has its outcome. Raises CommandTooLarge."""
+        token = token_of(command.value())
         with self._lock:
-            command.value()  # too large: nothing is expected then
-            future = self._expect(_key(command), decode_outcome)
-            self._send(command)
+            future = self._waiters.expect(_key(command), token, decode_outcome)
+            self._send(command, token)
             return future
 
     def submit_and_follow(
         self, command: OutgoingCommand
     ) -> tuple[Future[Outcome], Future[SagaEnd]]:
         """The same for a command that starts a saga, with the future of its end. Raises CommandTooLarge."""
+        token = token_of(command.value())
         with self._lock:
-            command.value()
-            end = self._expect(end_key(command.aggregate_id), _decode_end)
-            outcome = self._expect(_key(command), decode_outcome)
-            self._send(command)
+            end = self._waiters.expect(end_key(command.aggregate_id), token, _decode_end)
+            outcome = self._waiters.expect(_key(command), token, decode_outcome)
+            self._send(command, token)
             return outcome, end
-
-    def forget(self, command: OutgoingCommand) -> None:
-        """Stops waiting for a command's outcome."""
-        self._drop(_key(command))
-
-    def unfollow(self, saga_id: str) -> None:
-        """Stops waiting for a saga's end."""
-        self._drop(end_key(saga_id))
 
     def advance(self, ms: int) -> None:
         """Lets so many milliseconds pass: appointments of sagas become due, and all that follows is done."""
@@ -84,36 +77,24 @@ class InProcess:
             self._pipeline.tick(ms)
             self._pipeline.settle()
 
-    def _send(self, command: OutgoingCommand) -> None:
+    def _send(self, command: OutgoingCommand, token: bytes) -> None:
         if self._clock is not None:
             now_ms = self._clock() + self._skipped_ms
             self._pipeline.tick(max(0, now_ms - self._pipeline.now_ms))
-        self._pipeline.send(command, _REPLY)
+        self._pipeline.send(command, _REPLY, (headers.REPLY_TOKEN, token))
         self._pipeline.settle()
-
-    def _expect(self, key: bytes, decode: Callable[[bytes], Any]) -> Future[Any]:
-        found = self._waiting.get(key)
-        if found is None or found[0].cancelled():
-            found = self._waiting[key] = (Future(), decode)
-        return found[0]
-
-    def _drop(self, key: bytes) -> None:
-        with self._lock:
-            future, _ = self._waiting.pop(key, (None, None))
-        if future is not None:
-            future.cancel()
 
     def _hear(self, record: OutgoingRecord) -> None:
         if record.topic != TOPICS.replies or record.key is None or record.value is None:
             return
+        told = dict(headers.as_bytes(record.headers)).get(headers.REPLY_TOKEN)
         put_off = put_off_by(record.key)
-        future, decode = self._waiting.pop(put_off or record.key, (None, None))
         if put_off is not None:
-            if future is not None and future.set_running_or_notify_cancel():
-                future.set_exception(CommandParked(decode_notice(record.value)))
-            return
-        if future is not None and decode is not None and future.set_running_or_notify_cancel():
-            future.set_result(decode(record.value))
+            self._waiters.fail(put_off, told, CommandParked(decode_notice(record.value)))
+        elif is_end_key(record.key):
+            self._waiters.complete_all(record.key, record.value)
+        else:
+            self._waiters.complete(record.key, told, record.value)
 
 
 class InProcessBus(Bus):

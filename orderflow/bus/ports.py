@@ -15,14 +15,12 @@ Views: TypeAlias = AsyncAsking
 
 
 class Commands(Protocol):
-    """Sends commands; see `runtime.client.CommandClient`, whose methods these are."""
+    """Sends commands; see `runtime.client.CommandClient`, whose methods these are. Each future belongs to one
+    caller, who cancels it to stop waiting.
+    """
 
     def submit(self, command: OutgoingCommand) -> Future[Outcome]: ...
 
     def submit_and_follow(
         self, command: OutgoingCommand
     ) -> tuple[Future[Outcome], Future[SagaEnd]]: ...
-
-    def forget(self, command: OutgoingCommand) -> None: ...
-
-    def unfollow(self, saga_id: str) -> None: ...

@@ -35,6 +35,7 @@ from runtime.embedded import EmbeddedServerError
 from runtime.kafka import KafkaNotConfigured
 from runtime.redis import RedisNotConfigured
 from runtime.topic_admin import TopicsUnfit
+from runtime.waiting import NoReply
 from sync import TargetUnfit
 
 _DOCTOR: Final = "`orderflow doctor` says what is missing."
@@ -89,7 +90,7 @@ def explain(error: BaseException) -> Failure | None:
             return Failure(
                 Exit.TIMEOUT, str(error), "`orderflow dead-letters list` shows what holds it."
             )
-        case OutcomeTimeout() | TimeoutError():
+        case OutcomeTimeout() | NoReply() | TimeoutError():
             return Failure(Exit.TIMEOUT, str(error), _DOCTOR)
         case NotDelivered():
             return Failure(Exit.UNREACHABLE, str(error), _DOCTOR)

@@ -20,6 +20,7 @@ _TRACE: Final[Schema] = {
 _SHAPES: Final[dict[str, Schema]] = {
     headers.TRACEPARENT: _TRACE,
     headers.REPLY_PARTITION: _NUMBER,
+    headers.REPLY_TOKEN: _TEXT | {"maxLength": headers.MAX_REPLY_TOKEN_BYTES},
     headers.OCCURRED_AT_MS: _NUMBER | {"maxLength": 15},
     headers.AGGREGATE_VERSION: _NUMBER,
     headers.ERROR_PARTITION: _NUMBER,
@@ -45,11 +46,14 @@ _PASSED_ON: Final = (headers.TRACEPARENT, headers.ANSWER_TO)
 
 def header_schemas() -> dict[str, Schema]:
     """Name of a kind of record -> the schema of its headers."""
-    asked = (*_CAUSED, *_PASSED_ON, headers.REPLY_PARTITION, headers.OCCURRED_AT_MS)
+    waits = (headers.REPLY_PARTITION, headers.REPLY_TOKEN)
+    asked = (*_CAUSED, *_PASSED_ON, *waits, headers.OCCURRED_AT_MS)
     return {
         "command": _headers("Headers of a command; all may be left out.", (), asked),
         "written": _headers(
-            "Headers of events, states, outcomes and replies.", _CAUSED, _PASSED_ON
+            "Headers of events, states, outcomes and replies.",
+            _CAUSED,
+            (*_PASSED_ON, headers.REPLY_TOKEN),
         ),
         "tombstone": _headers(
             "Headers of a tombstone, which has no value: the aggregate or part is deleted.",

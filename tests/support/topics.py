@@ -24,6 +24,7 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: dict[str, bytes]
+    timestamp_ms: int = 0
 
 
 def read_topic(settings: Settings, topic: str) -> list[Record]:
@@ -58,4 +59,5 @@ def read_topics(settings: Settings, topics: list[str]) -> dict[str, list[Record]
 def _record(message: Message) -> Record:
     record = incoming(message)
     headers = {name: value for name, value in record.headers if isinstance(value, bytes)}
-    return Record(record.partition, record.offset, record.key, record.value, headers)
+    _, sent_at_ms = message.timestamp()
+    return Record(record.partition, record.offset, record.key, record.value, headers, sent_at_ms)

@@ -30,7 +30,7 @@ class Copy:
     def __init__(self) -> None:
         self.offset = 0
 
-    def write(self, changes: dict[bytes, bytes], offset: int) -> None:
+    def restore(self, changes: dict[bytes, bytes], offset: int) -> None:
         time.sleep(0.05)
         self.offset = offset
 
