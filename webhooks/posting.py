@@ -63,15 +63,17 @@ class Poster:
         resolver: AbstractResolver | None = None,
     ) -> None:
         self._allowed = allowed
-        self._resolver = resolver
+        self._given = resolver
         # Of the whole call, looking up and connecting included: an endpoint that trickles is one that hangs.
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
     async def __aenter__(self) -> Self:
-        resolver = CheckedResolver(self._resolver or aiohttp.ThreadedResolver(), self._allowed)
+        # Not the system's, which needs a thread for as long as a name's servers are silent: a few such names
+        # would take all threads, and no other name could be looked up.
+        self._resolver = CheckedResolver(self._given or aiohttp.AsyncResolver(), self._allowed)
         connector = aiohttp.TCPConnector(
             limit=0,
-            resolver=resolver,
+            resolver=self._resolver,
             use_dns_cache=False,
             socket_factory=self._socket,
         )
@@ -91,8 +93,7 @@ class Poster:
         trace: TracebackType | None,
     ) -> None:
         await self._session.close()
-        if self._resolver is not None:
-            await self._resolver.close()
+        await self._resolver.close()
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """What the endpoint answered; never raises for what an endpoint or a network does."""
