@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
 
@@ -19,7 +20,9 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from schemas.webhook import WebhookState
 from webhooks.addresses import AddressRefused, Network, check
+from webhooks.message import Message, headers_of
 from webhooks.policy import Answer
 
 MOST_DRAINED: Final = 64 * 1024
@@ -126,6 +129,12 @@ class Poster:
         family, kind, protocol, _, address = info
         check(str(address[0]), self._allowed)
         return socket.socket(family, kind, protocol)
+
+
+async def post(poster: Poster, state: WebhookState, message: Message) -> Answer:
+    """One attempt, with the address and the secrets of the moment."""
+    headers = headers_of(message, state.secrets, datetime.now(UTC))
+    return await poster.post(state.url, headers, message.body)
 
 
 async def _drain(content: aiohttp.StreamReader) -> None:
