@@ -55,6 +55,9 @@ class Work(Protocol):
     def committed(self, offsets: dict[Place, int]) -> None:
         """As ``Lanes.committed``."""
 
+    async def settle(self, places: Iterable[Place]) -> None:
+        """As ``Lanes.settle``."""
+
 
 class Starts:
     """Where a partition is begun, and what its commits say beside the offset. This one leaves both to
@@ -96,6 +99,7 @@ class Follower:
         self._commit_at = 0.0
         self._full = False
         self._pace_changed = False
+        self._owned: set[Place] = set()
 
     async def run(self, stopping: asyncio.Event, *fates: asyncio.Future[None]) -> None:
         """Until stopped; what has ended by then is committed, the rest is cut off and begun again after
@@ -112,6 +116,7 @@ class Follower:
             )
             while not stopping.is_set():
                 await self._turn(fates)
+            await self._work.settle(self._owned)
             await self._commit()
         finally:
             self._work.drop_all()
@@ -168,11 +173,14 @@ class Follower:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._pace_changed = True  # what a rebalance brings is not paused
         self._starts.begin(consumer, partitions)
+        self._owned.update(_places(partitions))
         self._on_loop(lambda: self._work.own(_places(partitions)))
         logger.info("%s: assigned: %s", self._name, [at.partition for at in partitions])
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         places = _places(partitions)
+        self._owned.difference_update(places)
+        asyncio.run_coroutine_threadsafe(self._work.settle(places), self._loop).result()
         offsets = self._on_loop(lambda: self._release(places))
         if offsets:
             self._try_commit(offsets)
@@ -184,6 +192,7 @@ class Follower:
         return offsets
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._owned.difference_update(_places(partitions))
         self._on_loop(lambda: self._work.drop(_places(partitions)))
 
     def _on_loop(self, call: Callable[[], T]) -> T:

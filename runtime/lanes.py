@@ -110,6 +110,11 @@ class Lanes(Generic[W]):
             if place in self._progress:
                 self._progress[place].committed(offset)
 
+    async def settle(self, places: Iterable[Place]) -> None:
+        """Keep what is kept elsewhere than with the offsets, before the partitions are given away. Here
+        offsets are all there is.
+        """
+
     async def _work_off(self, place: Place, key: bytes, lane: Lane[W]) -> None:
         lanes, progress = self._lanes[place], self._progress[place]
         while lane.waiting:

@@ -17,8 +17,8 @@ from readmodels.steps import drive
 from runtime.redis import Line
 from sync import source
 from sync.cursor import WHY, Follow, Pass, Reason, Seen, Stand, Wait, plan
-from sync.rows import Fields, NoRow, RowId
-from sync.target import Overtaken, Rows, Target
+from sync.rows import Fields, NoRow, RowId, RowType, Values
+from sync.target import Committed, Overtaken, Rows, Target
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +28,14 @@ PATIENCE_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What a round brought: rows written and deleted. ``more``: there is more to do at once."""
+    """What a round brought: rows written and deleted, and left out because no table can hold them or the
+    target refuses them. ``more``: there is more to do at once.
+    """
 
     view: str
     written: int = 0
     deleted: int = 0
+    left_out: int = 0
     more: bool = False
     passed: Reason | None = None
 
@@ -83,7 +86,7 @@ class Poller:
         self._stands.clear()
 
     def round(self, view: str) -> Moved | Wait:
-        """Raises RedisError, TARGET_FAULTS, TargetUnfit, OtherTopics."""
+        """Raises RedisError, TargetAway, TargetUnfit, OtherTopics."""
         mine = view in self._stands
         stand = self._stands.get(view) or self._target.stand(view)
         if not mine and self._somebody_is_at_it(view, stand):
@@ -119,14 +122,15 @@ class Poller:
         _require_same(seen, batch.seen)
         if not batch.rows:
             return Moved(view)
-        rows = _rows(batch.rows)
+        rows, no_rows = rows_to_write(batch.rows)
         after = replace(
             stand,
             cursors={**stand.cursors, **batch.cursors},
             covered=seen.positions if batch.drained else stand.covered,
         )
-        deleted = self._commit(view, stand, after, rows)
-        return Moved(view, len(rows.upserts), deleted, more=not batch.drained)
+        done = self._commit(view, stand, after, rows)
+        written, left_out = len(rows.upserts) - done.left_out, done.left_out + no_rows
+        return Moved(view, written, done.deleted, left_out, more=not batch.drained)
 
     def _pass(self, view: str, stand: Stand, seen: Seen, reason: Reason) -> Moved:
         logger.info("%s: reading all rows, because %s", view, WHY[reason])
@@ -134,17 +138,18 @@ class Poller:
         total = drive(self._line, source.stamped(keys))
         filling = replace(stand, number=stand.number + 1, filling=True)
         self._commit(view, stand, filling, Rows())
-        done = 0
+        done = left_out = 0
         self._on_progress(PassProgress(view, 0, total))
         for ids in source.scan(self._line, view, keys):
             if self._stopping():
-                return Moved(view, done, more=True)
+                return Moved(view, done, left_out=left_out, more=True)
             if ids:
                 found, now = drive(self._line, source.read(keys, ids))
                 _require_same(seen, now)
-                rows = _rows((row, fields) for row, fields in found if fields)
-                done += len(rows.upserts)
-                self._commit(view, self._stands[view], self._stands[view], rows)
+                rows, no_rows = rows_to_write((row, fields) for row, fields in found if fields)
+                refused = self._commit(view, self._stands[view], self._stands[view], rows).left_out
+                done += len(rows.upserts) - refused
+                left_out += no_rows + refused
                 self._on_progress(PassProgress(view, done, max(total, done)))
         _require_same(seen, self._observe(view))
         whole = replace(
@@ -155,11 +160,12 @@ class Poller:
             topics=seen.topics,
             cursors=dict(enumerate(seen.newest)),
         )
-        deleted = self._commit(view, self._stands[view], whole, Rows(), sweep=True)
+        swept = self._commit(view, self._stands[view], whole, Rows(), sweep=True)
         self._on_progress(PassProgress(view, done, done, ended=True))
         text = "%s: %d rows in, %d deleted that the view has not, %.1f s"
-        logger.info(text, view, done, deleted, time.monotonic() - began)
-        return Moved(view, done, deleted, more=True, passed=reason)
+        logger.info(text, view, done, swept.deleted, time.monotonic() - began)
+        left_out += swept.left_out
+        return Moved(view, done, swept.deleted, left_out, more=True, passed=reason)
 
     def _observe(self, view: str) -> Seen:
         return drive(self._line, source.observe(self._prefix, view, spread=self._spread))
@@ -169,9 +175,10 @@ class Poller:
 
     def _commit(
         self, view: str, before: Stand, after: Stand, rows: Rows, *, sweep: bool = False
-    ) -> int:
-        self._stands[view], deleted = self._target.commit(view, before, after, rows, sweep=sweep)
-        return deleted
+    ) -> Committed:
+        done = self._target.commit(view, before, after, rows, sweep=sweep)
+        self._stands[view] = done.stand
+        return done
 
 
 def _require_same(before: Seen, after: Seen) -> None:
@@ -179,15 +186,25 @@ def _require_same(before: Seen, after: Seen) -> None:
         raise _Restless(_Restless.__doc__)
 
 
-def _rows(found: Iterable[tuple[RowId, Fields]]) -> Rows:
-    """What a transaction brings. A row that no table can hold is left out: it would stop all others."""
-    upserts, deletes = [], []
+def rows_to_write(found: Iterable[tuple[RowId, Fields]]) -> tuple[Rows, int]:
+    """What a transaction brings, and how many rows no table can hold: those would stop all others.
+
+    One row a primary key. An order that moves to another user while both keys are read is read twice, and
+    where it was read last it is.
+    """
+    upserts: dict[tuple[RowType, object], tuple[RowType, Values, list[Values]]] = {}
+    deletes, left_out = [], 0
     for (row_type, identity), fields in found:
         if not fields:
             deletes.append((row_type, row_type.key(identity)))
             continue
         try:
-            upserts.append((row_type, *row_type.values(identity, fields)))
+            row, parts = row_type.values(identity, fields)
         except NoRow as problem:
+            left_out += 1
             logger.error("left out: %s", problem)
-    return Rows(upserts, deletes)
+            continue
+        key = row_type, row[row_type.table.primary_key.columns[0].name]
+        upserts.pop(key, None)
+        upserts[key] = row_type, row, parts
+    return Rows(list(upserts.values()), deletes), left_out

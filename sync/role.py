@@ -16,7 +16,6 @@ from typing import Final, Self
 
 from redis.exceptions import RedisError
 from sqlalchemy import URL
-from sqlalchemy.exc import DBAPIError
 
 from runtime.condition import Condition
 from runtime.redis import is_cluster, new_line
@@ -24,7 +23,7 @@ from runtime.settings import Settings
 from sync.cursor import OtherTopics, Wait
 from sync.polling import Moved, OnProgress, Poller
 from sync.rows import ROW_TYPES
-from sync.target import TARGET_FAULTS, Target, TargetUnfit, shown
+from sync.target import Target, TargetAway, TargetUnfit, shown
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +90,8 @@ class Sync:
         except REDIS_FAULTS as fault:
             self._broken(self._redis, fault)
             return None
-        except TARGET_FAULTS as fault:
+        except TargetAway as fault:
+            self._target.close()  # a server that takes nothing any more may have a successor
             self._broken(self._sql, fault)
             return None
         self.fault = ""
@@ -122,9 +122,8 @@ class Sync:
 
     def _broken(self, condition: Condition, fault: Exception) -> None:
         self._poller.forget()
-        cause = fault.orig if isinstance(fault, DBAPIError) and fault.orig else fault
-        self.fault = f"{type(cause).__name__}: {cause}".strip()
-        condition.broken(cause)
+        self.fault = f"{type(fault).__name__}: {fault}".strip()
+        condition.broken(fault)
 
 
 def run_sync(
@@ -187,6 +186,7 @@ def _sum(one: Moved, two: Moved) -> Moved:
         one.view,
         one.written + two.written,
         one.deleted + two.deleted,
+        one.left_out + two.left_out,
         two.more,
         two.passed or one.passed,
     )

@@ -5,7 +5,7 @@ A column takes the field of its name, so a new field is a column in `tables` and
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +14,7 @@ from sqlalchemy import JSON, BigInteger, Column, Table
 
 from readmodels.orders import user_of
 from readmodels.views import ORDERS, SAGAS, STOCK, USERS
+from schemas.decoding import DecodeError, decode_json
 from schemas.order import OrderStatus
 from sync import tables
 from sync.tables import PASS
@@ -22,6 +23,17 @@ Fields = Mapping[str, str]
 Values = dict[str, Any]
 
 _INT64: Final = range(-(2**63), 2**63)
+_NOT_A_ROW: Final = (
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    RecursionError,
+    DecodeError,
+)
+_NO_TEXT: Final = re.compile("[\0\ud800-\udfff]")
+_SUM: Final = range(-(10**40) + 1, 10**40)
+"""As `tables.Sum` has it."""
 
 
 class NoRow(ValueError):
@@ -57,7 +69,7 @@ class RowType:
             key = self.key(identity)
             row = {c.name: _value(c, found) for c in self.table.columns if c.name != PASS} | key
             parts = self.parts.of(fields) if self.parts else []
-        except (KeyError, TypeError, ValueError) as error:
+        except _NOT_A_ROW as error:
             raise NoRow(f"{self.table.name} {identity}: {error!r}") from error
         primary = next(iter(key.items()))
         return row, [{primary[0]: primary[1], **part} for part in parts]
@@ -71,20 +83,24 @@ def _value(column: Column[Any], fields: Fields) -> Any:
         raise KeyError(column.name)
     if isinstance(column.type, BigInteger):
         return _whole(text)
-    return _clean(json.loads(text) if isinstance(column.type, JSON) else text)
+    return _clean(decode_json(text) if isinstance(column.type, JSON) else text)
 
 
 def _whole(text: str | int) -> int:
+    return _number(text, _INT64)
+
+
+def _number(text: str | int, allowed: range) -> int:
     number = int(text)
-    if number not in _INT64:
-        raise ValueError(f"{number} is no 64-bit integer")
+    if number not in allowed:
+        raise ValueError(f"a number is outside of {allowed.start} to {allowed.stop - 1}")
     return number
 
 
 def _clean(value: Any) -> Any:
-    """PostgreSQL has no text with a NUL, in JSON neither."""
+    """PostgreSQL has no text with a NUL, in JSON neither; no database has half of a surrogate pair."""
     if isinstance(value, str):
-        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, list):
         return [_clean(item) for item in value]
     if isinstance(value, dict):
@@ -93,11 +109,11 @@ def _clean(value: Any) -> Any:
 
 
 def _lines(order: Fields) -> list[Values]:
-    lines: list[Values] = json.loads(order["lines"])
+    lines: list[Values] = decode_json(order["lines"])
     return [
         {
             "line": number,
-            "sku": _clean(line["sku"]),
+            "sku": _clean(str(line["sku"])),
             "quantity": _whole(line["quantity"]),
             "unit_price": _whole(line["unit_price"]),
         }
@@ -112,15 +128,16 @@ def _sums(user: Fields) -> Fields:
 
 
 def _spent(user: Fields) -> list[Values]:
-    return [
-        {"currency": name.removeprefix("spent:"), "spent": int(total)}
+    sums = {
+        _clean(name.removeprefix("spent:")): _number(total, _SUM)
         for name, total in user.items()
         if name.startswith("spent:")
-    ]
+    }
+    return [{"currency": currency, "spent": total} for currency, total in sums.items()]
 
 
 def _order_key(identity: str) -> Values:
-    user_id, _, order_id = identity.rpartition("/")
+    user_id, _, order_id = _clean(identity).rpartition("/")
     return {"order_id": order_id, "user_id": user_id}
 
 
@@ -128,13 +145,13 @@ ORDER: Final = RowType("order", tables.ORDERS, _order_key, parts=Parts(tables.OR
 SUMS: Final = RowType(
     "user",
     tables.USER_ORDERS,
-    lambda id_: {"user_id": id_},
+    lambda id_: {"user_id": _clean(id_)},
     _sums,
     Parts(tables.USER_SPENT, _spent),
 )
-SKU: Final = RowType("sku", tables.STOCK, lambda id_: {"sku": id_})
-USER: Final = RowType("user", tables.USERS, lambda id_: {"user_id": id_})
-SAGA: Final = RowType("saga", tables.SAGAS, lambda id_: {"saga_id": id_})
+SKU: Final = RowType("sku", tables.STOCK, lambda id_: {"sku": _clean(id_)})
+USER: Final = RowType("user", tables.USERS, lambda id_: {"user_id": _clean(id_)})
+SAGA: Final = RowType("saga", tables.SAGAS, lambda id_: {"saga_id": _clean(id_)})
 
 ROW_TYPES: Final[Mapping[str, tuple[RowType, ...]]] = {
     ORDERS.name: (ORDER, SUMS),

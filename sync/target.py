@@ -8,10 +8,12 @@ takes the place of a newer one, without comparing versions, which a deletion may
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -31,11 +33,15 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from sync import faults
 from sync.cursor import Identity, Stand
+from sync.faults import Fault, fault_of
 from sync.rows import ROW_TYPES, RowType, Values
 from sync.tables import METADATA, PASS, SCHEMA_VERSION, SYNC_CURSORS, SYNC_TARGET, SYNC_VIEWS
+
+logger = logging.getLogger(__name__)
 
 DRIVERS: Final = {
     "sqlite": "sqlite+pysqlite",
@@ -57,8 +63,8 @@ class Overtaken(RuntimeError):
     """Another process has written to this view since it was read; nothing of this one is in."""
 
 
-TARGET_FAULTS: Final = (OperationalError, InterfaceError)
-"""What may pass by itself: a target that is gone, locked or full."""
+class TargetAway(RuntimeError):
+    """The target is gone, busy, full or for reading only: that may pass by itself. Its cause says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,15 @@ class Rows:
 
     upserts: Sequence[tuple[RowType, Values, Sequence[Values]]] = ()
     deletes: Sequence[tuple[RowType, Values]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What the target has after a transaction; rows that were deleted, and that it refuses."""
+
+    stand: Stand
+    deleted: int
+    left_out: int
 
 
 def address(text: str) -> URL:
@@ -88,19 +103,19 @@ def shown(url: URL) -> str:
 
 
 class Target:
-    """Connects at the first call. Every method may raise TARGET_FAULTS; TargetUnfit for what stays."""
+    """Connects at the first call. Every method may raise TargetAway; TargetUnfit for what stays."""
 
     def __init__(self, url: URL, prefix: str) -> None:
         self._prefix = prefix
         self._engine = _engine(url)
 
     def close(self) -> None:
-        """Drop the connections."""
+        """Drop the connections; the next call makes new ones, which may lead to another server."""
         self._engine.dispose()
 
     def prepare(self) -> None:
         """Make the tables, or see that they are ours. Raises TargetUnfit."""
-        with self._engine.begin() as connection:
+        with self._transaction("the tables") as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
             there = set(inspect(connection).get_table_names())
@@ -115,7 +130,7 @@ class Target:
 
     def stand(self, view: str) -> Stand:
         """What the target has of a view."""
-        with self._engine.begin() as connection:
+        with self._transaction(view) as connection:
             row = connection.execute(select(SYNC_VIEWS).where(SYNC_VIEWS.c.view == view)).one()
             wanted = select(SYNC_CURSORS).where(SYNC_CURSORS.c.view == view)
             cursors = {one.bucket: one.stamp for one in connection.execute(wanted)}
@@ -126,10 +141,9 @@ class Target:
 
     def commit(
         self, view: str, before: Stand, after: Stand, rows: Rows, *, sweep: bool = False
-    ) -> tuple[Stand, int]:
-        """All in one transaction; ``sweep`` deletes what the pass did not meet.
-
-        Returns what the target has now, and how many rows were deleted. Raises Overtaken.
+    ) -> Committed:
+        """All in one transaction; ``sweep`` deletes what the pass did not meet. A row that the target
+        refuses is left out and named in the log. Raises Overtaken.
         """
         now = replace(after, revision=before.revision + 1)
         try:
@@ -138,13 +152,40 @@ class Target:
                 deleted = _write(connection, now.number, rows)
                 if sweep:
                     deleted += _sweep(connection, view, now.number)
-                moved = {b: at for b, at in now.cursors.items() if before.cursors.get(b) != at}
-                _write_cursors(connection, view, moved)
-        except TARGET_FAULTS:
-            raise
-        except DBAPIError as error:
-            raise TargetUnfit(f"the target refuses {view}: {error.orig}") from error
-        return now, deleted
+                _write_cursors(connection, view, before, now)
+            return Committed(now, deleted, 0)
+        except faults.ERRORS as error:
+            if fault_of(error) is not Fault.ROW:
+                raise _raised(error, view) from error
+        return self._commit_singly(view, before, now, rows, sweep=sweep)
+
+    def _commit_singly(
+        self, view: str, before: Stand, now: Stand, rows: Rows, *, sweep: bool
+    ) -> Committed:
+        """As ``commit``, with each row in a savepoint of its own."""
+        with self._transaction(view) as connection:
+            _take_turn(connection, view, before.revision, now)
+            singly = _Singly(connection)
+            for one in rows.deletes:
+                singly.run(_name(*one), partial(_write, connection, 0, Rows((), [one])))
+            for row in rows.upserts:
+                singly.run(_name(*row[:2]), partial(_write, connection, now.number, Rows([row])))
+            if sweep:
+                for row_type, key in list(_unmet(connection, view, now.number)):
+                    singly.run(
+                        _name(row_type, key), partial(_delete, connection, row_type.table, [key])
+                    )
+            _write_cursors(connection, view, before, now)
+        return Committed(now, singly.deleted, len(singly.left_out))
+
+    @contextmanager
+    def _transaction(self, what: str) -> Iterator[Connection]:
+        """Raises TargetAway and TargetUnfit."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise _raised(error, what) from error
 
     def _check(self, connection: Connection) -> None:
         found = connection.execute(select(SYNC_TARGET)).one()
@@ -162,6 +203,38 @@ class Target:
             )
 
 
+class _Singly:
+    """Runs what is written of one row at a time; what is refused of one leaves no trace but a line."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.deleted = 0
+        self.left_out: set[str] = set()
+
+    def run(self, name: str, write: Callable[[], int]) -> None:
+        """Raises what is not about this row."""
+        try:
+            with self._connection.begin_nested():
+                self.deleted += write()
+        except faults.ERRORS as error:
+            if fault_of(error) is not Fault.ROW:
+                raise
+            self.left_out.add(name)
+            logger.error("left out: %s: the target refuses it: %s", name, faults.said(error))
+
+
+def _name(row_type: RowType, values: Values) -> str:
+    primary = row_type.table.primary_key.columns[0].name
+    return f"{row_type.table.name} {values[primary]}"
+
+
+def _raised(error: BaseException, what: str) -> Exception:
+    """What is raised for an error of the database."""
+    if fault_of(error) is Fault.PASSES:
+        return TargetAway(faults.said(error))
+    return TargetUnfit(f"the target refuses {what}: {faults.said(error)}")
+
+
 def _engine(url: URL) -> Engine:
     """One connection, checked before each use. Parameters, which are people's data, are in no message."""
     here = url.get_backend_name() == "sqlite"
@@ -170,6 +243,8 @@ def _engine(url: URL) -> Engine:
         "keepalives_idle": 30,  # a peer that vanished without a word is noticed in a minute
         "keepalives_interval": 10,
         "keepalives_count": 3,
+        # A pooler may give each transaction to another server, which does not know what was prepared.
+        "prepare_threshold": None,
     }
     engine = create_engine(
         url,
@@ -283,7 +358,17 @@ def _sweep(connection: Connection, view: str, number: int) -> int:
     )
 
 
-def _write_cursors(connection: Connection, view: str, cursors: Mapping[int, int]) -> None:
+def _unmet(connection: Connection, view: str, number: int) -> Iterator[tuple[RowType, Values]]:
+    """The rows that the pass did not meet."""
+    for row_type in ROW_TYPES[view]:
+        primary = row_type.table.primary_key.columns[0]
+        wanted = select(primary).where(row_type.table.c[PASS] < number)
+        for key in connection.execute(wanted).scalars().all():
+            yield row_type, {primary.name: key}
+
+
+def _write_cursors(connection: Connection, view: str, before: Stand, now: Stand) -> None:
+    cursors = {b: at for b, at in now.cursors.items() if before.cursors.get(b) != at}
     if cursors:
         rows = [{"view": view, "bucket": b, "stamp": at} for b, at in cursors.items()]
         connection.execute(_upsert(SYNC_CURSORS, connection.dialect.name), rows)

@@ -10,9 +10,10 @@ Rooms, from the inside out:
 - Pure: `policy` (what an answer means, when to try again), `addresses` (what may be connected to),
   `message` (what is sent, and its signatures).
 - The wire: `posting`, HTTP with every address checked where it is connected to.
-- One webhook: `gate` (how an endpoint that fails is treated), `subscriber` (follows the history on a
-  consumer group of its own), `starts` (where it begins).
-- All of them: `registry` (who subscribes to what), `requests` (what is asked for by hand), `reporting`
-  (the log of deliveries, and pausing), `role`.
+- One webhook: `gate` (how an endpoint that fails is treated), `course` (delivers in order, bounded in
+  bytes), `subscriber` (where it stands, and whether it keeps up).
+- All of them: `history` (read once for all), `catching_up` (old ranges, for those that are behind),
+  `positions` (kept by the broker), `registry` (who subscribes to what), `requests` (what is asked for by
+  hand), `reporting` (the log of deliveries, and pausing), `role`.
 - For the command line: `reading`.
 """

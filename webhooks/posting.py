@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
 
@@ -19,7 +20,9 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from schemas.webhook import WebhookState
 from webhooks.addresses import AddressRefused, Network, check
+from webhooks.message import Message, headers_of
 from webhooks.policy import Answer
 
 MOST_DRAINED: Final = 64 * 1024
@@ -63,15 +66,17 @@ class Poster:
         resolver: AbstractResolver | None = None,
     ) -> None:
         self._allowed = allowed
-        self._resolver = resolver
+        self._given = resolver
         # Of the whole call, looking up and connecting included: an endpoint that trickles is one that hangs.
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
     async def __aenter__(self) -> Self:
-        resolver = CheckedResolver(self._resolver or aiohttp.ThreadedResolver(), self._allowed)
+        # Not the system's, which needs a thread for as long as a name's servers are silent: a few such names
+        # would take all threads, and no other name could be looked up.
+        self._resolver = CheckedResolver(self._given or aiohttp.AsyncResolver(), self._allowed)
         connector = aiohttp.TCPConnector(
             limit=0,
-            resolver=resolver,
+            resolver=self._resolver,
             use_dns_cache=False,
             socket_factory=self._socket,
         )
@@ -91,8 +96,7 @@ class Poster:
         trace: TracebackType | None,
     ) -> None:
         await self._session.close()
-        if self._resolver is not None:
-            await self._resolver.close()
+        await self._resolver.close()
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """What the endpoint answered; never raises for what an endpoint or a network does."""
@@ -125,6 +129,12 @@ class Poster:
         family, kind, protocol, _, address = info
         check(str(address[0]), self._allowed)
         return socket.socket(family, kind, protocol)
+
+
+async def post(poster: Poster, state: WebhookState, message: Message) -> Answer:
+    """One attempt, with the address and the secrets of the moment."""
+    headers = headers_of(message, state.secrets, datetime.now(UTC))
+    return await poster.post(state.url, headers, message.body)
 
 
 async def _drain(content: aiohttp.StreamReader) -> None:

@@ -19,7 +19,8 @@ from schemas.decoding import decoder
 from schemas.partitioner import partition_for
 from schemas.topics import WEBHOOK
 from schemas.webhook import Delivery
-from webhooks.registry import Webhook, group_id, webhook_in
+from webhooks.positions import known_offsets
+from webhooks.registry import Webhook, webhook_in
 
 AT_ONCE: Final = 10_000
 PATIENCE_S: Final = 30.0
@@ -68,9 +69,8 @@ def waiting(settings: Settings, webhook: Webhook) -> int | None:
         for name in webhook.state.since
         for number in range(settings.partitions)
     ]
-    with closing(kafka.group_asker(settings, group_id(settings, webhook.id))) as asker:
-        stands = kafka.group_offsets(asker, places, PATIENCE_S)
-    if any(offset < 0 for offset in stands.values()):
+    stands = known_offsets(settings, webhook, places)
+    if any(place not in stands for place in places):
         return None
     ends = kafka.end_offsets(AdminClient(kafka.admin(settings)), places, PATIENCE_S)
     return sum(ends.values()) - sum(stands.values())

@@ -37,7 +37,14 @@ class Webhook(NamedTuple):
 
 
 def group_id(settings: Settings, webhook_id: str) -> str:
-    """Consumer group of one webhook: where its deliveries stand."""
+    """Group of one webhook, without members: where its deliveries stand."""
+    return f"{settings.topic_prefix}.webhook-position.{webhook_id}"
+
+
+def former_group_id(settings: Settings, webhook_id: str) -> str:
+    """Group that a webhook was a member of until all webhooks read together. The broker counts the offsets
+    of a group that has had members from the last one's leaving on, whatever is committed later.
+    """
     return f"{settings.topic_prefix}.webhook.{webhook_id}"
 
 

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 from runtime import kafka
 from runtime.follower import Follower
-from runtime.lanes import Lanes
-from runtime.records import IncomingRecord, incoming
+from runtime.lanes import Lanes, Place
+from runtime.records import IncomingRecord
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas.records import EventRecord, decode_event
@@ -31,11 +31,12 @@ from schemas.webhook import (
     WebhookStatus,
     WebhookTestRequested,
 )
+from webhooks.course import Tools
 from webhooks.message import Message, Unreadable, message_of
 from webhooks.policy import ATTEMPTS_BY_HAND, Answer, Verdict, judge
+from webhooks.posting import post
 from webhooks.registry import Registry
 from webhooks.reporting import STAGE
-from webhooks.subscriber import Tools, post
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,6 @@ EXPIRE_AFTER_MS: Final = 24 * 3_600_000
 offsets begins at the beginning of the history.
 """
 MOST_HELD: Final = 1_000
-FIND_WITHIN_S: Final = 10.0
 
 _redelivery: Final = Reader(WebhookRedeliveryRequested)
 
@@ -135,33 +135,17 @@ class Requests(Lanes[_Request]):
             return message_of(request.source, WEBHOOK)
         wanted = _redelivery.read(request.event.data, request.event.schema_version)
         topic = self._topics.history(wanted.aggregate)
-        place = TopicPartition(topic, wanted.partition, wanted.offset)
-        found = await asyncio.to_thread(_record_at, self._tools.settings, place)
+        found = await self._record_at((topic, wanted.partition), wanted.offset)
         message = None if found is None else message_of(found, wanted.aggregate)
         if message is None or message.id != wanted.message_id:
             raise Unreadable(
-                f"{wanted.message_id} is not at {topic}-{place.partition}, {place.offset}"
+                f"{wanted.message_id} is not at {topic}-{wanted.partition}, {wanted.offset}"
             )
         return message
 
-
-def _record_at(settings: Settings, place: TopicPartition) -> IncomingRecord | None:
-    """The committed record at a place; None where there is none. Blocks."""
-    consumer = kafka.new_reader(settings)
-    try:
-        consumer.assign([place])
-        deadline = time.monotonic() + FIND_WITHIN_S
-        while time.monotonic() < deadline:
-            message = consumer.poll(FIND_WITHIN_S)
-            if message is None:
-                break
-            error = message.error()
-            if error is None:
-                return incoming(message) if message.offset() == place.offset else None
-            if not kafka.is_transient(error):  # the end, an offset or a partition that is not there
-                return None
-    except KafkaException as error:
-        logger.warning("event at %s not found: %s", place, error)
-    finally:
-        consumer.close()
-    return None
+    async def _record_at(self, place: Place, offset: int) -> IncomingRecord | None:
+        try:
+            return await self._tools.behind.record_at(place, offset)
+        except KafkaException as error:  # an offset or a partition that is not there
+            logger.warning("event at %s, %d not found: %s", place, offset, error)
+            return None

@@ -1,5 +1,5 @@
-"""The role `webhooks` of a deployment: signals in, exit code out. Any number of processes; the consumer
-groups share the partitions out.
+"""The role `webhooks` of a deployment: signals in, exit code out. Any number of processes; a consumer
+group shares the partitions out.
 """
 
 import asyncio
@@ -7,6 +7,8 @@ import logging
 import random
 import signal
 from collections.abc import Coroutine
+from contextlib import closing
+from functools import partial
 
 from confluent_kafka import KafkaException
 
@@ -14,14 +16,18 @@ from runtime import topic_admin
 from runtime.kafka import KafkaNotConfigured
 from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings, networks
-from runtime.topic_admin import TopicsUnfit
+from runtime.topic_admin import TopicsUnfit, topics_of
+from schemas.topics import AGGREGATES
 from schemas.webhook import WebhookStatus
+from webhooks.catching_up import CatchingUp
+from webhooks.course import LARGE_AT_ONCE, Tools
+from webhooks.history import History
 from webhooks.policy import policy_of
+from webhooks.positions import Positions
 from webhooks.posting import Poster
 from webhooks.registry import Registry, Webhook
 from webhooks.reporting import Reporter
 from webhooks.requests import Requests
-from webhooks.subscriber import Subscriber, Tools
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +53,14 @@ async def _run(settings: Settings) -> None:
 
 
 class WebhooksRole:
-    """A task a webhook, started when the registry learns of it. ``run`` until ``stop``, on one loop."""
+    """The history, read once for all webhooks, and what is asked for by hand. ``run`` until ``stop``, on one
+    loop.
+    """
 
     def __init__(self, settings: Settings, poster: Poster) -> None:
         self._settings = settings
         self._poster = poster
         self._stopping = asyncio.Event()
-        self._subscribers: dict[str, Subscriber] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Queue[asyncio.Task[None]] = asyncio.Queue()
 
@@ -65,30 +72,36 @@ class WebhooksRole:
         """Until stopped. Raises TopicsUnfit and KafkaException: both need a person or a restart."""
         await asyncio.to_thread(topic_admin.require, self._settings)
         reporter = Reporter(self._settings)
-        policy = policy_of(self._settings)
-        self._tools = Tools(self._settings, policy, self._poster, reporter, random.Random())
-        registry = Registry(self._settings, self._on_change)
-        requests = Requests(registry, self._tools)
-        self._start(registry.run(self._stopping))
-        self._start(requests.follower().run(self._stopping, reporter.broken))
-        logger.info("webhooks started")
-        try:
-            (await self._ended.get()).result()  # the wish to stop, or what nothing can go on from
-        finally:
-            await self._end()
-            await asyncio.to_thread(reporter.close)
+        async with CatchingUp(self._settings) as behind:
+            tools = self._tools(reporter, behind)
+            with closing(Positions(self._settings)) as positions:
+                history = History(tools, positions, self._start)
+                registry = Registry(self._settings, partial(_tell, history))
+                requests = Requests(registry, tools)
+                self._start(registry.run(self._stopping))
+                self._start(requests.follower().run(self._stopping, reporter.broken))
+                self._start(history.run(self._stopping, reporter.broken))
+                logger.info("webhooks started")
+                try:
+                    # The wish to stop, or what nothing can go on from.
+                    (await self._ended.get()).result()
+                finally:
+                    await self._end()
+                    await asyncio.to_thread(reporter.close)
         logger.info("webhooks stopped")
 
-    def _on_change(self, webhook: Webhook) -> None:
-        known = self._subscribers.get(webhook.id)
-        if webhook.state.status is WebhookStatus.DELETED:
-            if known is not None:
-                self._subscribers.pop(webhook.id).stop()
-        elif known is not None:
-            known.update(webhook)
-        else:
-            self._subscribers[webhook.id] = subscriber = Subscriber(webhook, self._tools)
-            self._start(subscriber.run())
+    def _tools(self, reporter: Reporter, behind: CatchingUp) -> Tools:
+        topics = topics_of(self._settings)
+        return Tools(
+            self._settings,
+            policy_of(self._settings),
+            self._poster,
+            reporter,
+            random.Random(),
+            behind,
+            asyncio.Semaphore(LARGE_AT_ONCE),
+            {topics.history(name): name for name in AGGREGATES},
+        )
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -97,13 +110,16 @@ class WebhooksRole:
 
     def _notice(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        # A webhook that was deleted ends in peace, and nobody else has to.
+        # What a webhook had to do and has done ends in peace, and nobody else has to.
         if task.exception() is not None or self._stopping.is_set():
             self._ended.put_nowait(task)
 
     async def _end(self) -> None:
         """Ends every task; each commits what is done."""
         self._stopping.set()
-        for subscriber in self._subscribers.values():
-            subscriber.stop()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _tell(history: History, webhook: Webhook) -> None:
+    history.change(webhook, deleted=webhook.state.status is WebhookStatus.DELETED)

@@ -1,56 +1,34 @@
-"""One webhook: follows the history of the aggregates it subscribes to, and delivers.
+"""One webhook: where it stands in each partition, and whether it keeps up with what all read together.
 
-    history -> lane of the aggregate -> endpoint -> log of deliveries -> offset
+A partition of the history that this process owns is *known* (its position was asked for), then *behind*,
+then *in step*: what the shared consumer reads is the next that this webhook needs. A webhook that is full
+falls behind, and catches up when there is room. A paused one only keeps its positions.
 
-It has a consumer group of its own, so where it stands is its own, too: a webhook that fails holds up
-nobody else. When it is paused it stays a member of its group and reads nothing, so its offsets do not
-expire (Kafka forgets those of a group that nobody is in) and it goes on where it stood.
-
-A state that changes where or what is delivered ends the following and begins it anew from the committed
-offsets; a new secret or another wildcard takes effect with the next attempt.
+A state that changes where or what is delivered ends the course and begins a new one from the positions.
 """
 
 import asyncio
-import itertools
 import logging
-import random
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Final, NamedTuple
 
-import msgspec
+from confluent_kafka import KafkaException
 
-from runtime import kafka
-from runtime.follower import Follower
-from runtime.lanes import Lanes, Place
-from runtime.records import IncomingRecord
-from runtime.settings import Settings
-from runtime.topic_admin import topics_of
-from schemas.webhook import DeliveryResult, WebhookState, WebhookStatus, wants
-from webhooks.gate import Gate
-from webhooks.message import Message, Unreadable, headers_of, message_of
-from webhooks.policy import MOST_ATTEMPTS, Answer, Policy, Verdict, judge
-from webhooks.posting import Poster
-from webhooks.registry import Webhook, group_id
-from webhooks.reporting import Reporter
-from webhooks.starts import Since
+from runtime.condition import Condition
+from runtime.lanes import Place
+from schemas.webhook import WebhookState, WebhookStatus
+from webhooks.course import Course, Event, Tools, event_of
+from webhooks.positions import Positions, since_of
+from webhooks.registry import Webhook
 
 logger = logging.getLogger(__name__)
 
-MOST_HELD: Final = 5_000
-"""Events from the first that is not delivered on. Beyond it nothing more is read until there are half as
-many: so many a crash repeats at most, and so much memory a webhook takes.
-"""
+RETRY_S: Final = 1.0
 
+Reached = Callable[[Place], int | None]
+"""The offset that the shared consumer reads next in an owned partition."""
 
-class Tools(msgspec.Struct, frozen=True):
-    """What all webhooks of a process share."""
-
-    settings: Settings
-    policy: Policy
-    poster: Poster
-    reporter: Reporter
-    chance: random.Random
+Start = Callable[[Coroutine[None, None, None]], None]
 
 
 class _Halt(NamedTuple):
@@ -60,174 +38,245 @@ class _Halt(NamedTuple):
     version: int
 
 
-class _SetAside(msgspec.Struct, frozen=True):
-    source: IncomingRecord
-    error: Unreadable
-
-
-class _Delivering(Lanes[Message | _SetAside]):
-    """A lane an aggregate."""
-
-    def __init__(self, subscriber: "Subscriber", aggregates: dict[str, str]) -> None:
-        super().__init__(self._carry_out)
-        self._subscriber = subscriber
-        self._aggregates = aggregates
-
-    def take(self, source: IncomingRecord) -> None:
-        """The next event of its partition."""
-        place = source.topic, source.partition
-        if not self.owns(place):
-            return
-        try:
-            message = message_of(source, self._aggregates[source.topic])
-        except Unreadable as error:
-            key = b"/%d" % source.offset  # no order with anything: a lane of its own
-            self.queue(place, source.offset, key, _SetAside(source, error))
-            return
-        if wants(self._subscriber.webhook.state.event_types, message.type):
-            self.queue(place, source.offset, source.key or b"", message)
-        else:
-            self.pass_by(place, source.offset)
-
-    async def _carry_out(self, work: Message | _SetAside, _: asyncio.Event) -> None:
-        if isinstance(work, _SetAside):
-            await self._subscriber.set_aside(work.source, work.error)
-            return
-        try:
-            await self._subscriber.deliver(work)
-        except Exception as bug:  # of ours: it must hold up nobody else's webhook
-            logger.exception("bug while delivering %s", _named(work))
-            await self._subscriber.halt(f"internal error at {_named(work)}: {bug!r}")
-
-
-class _Staying(Lanes[None]):
-    """A member of the group that does nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(self._nothing)
-
-    def take(self, source: IncomingRecord) -> None:
-        """Leaves it to be read again."""
-
-    def own(self, places: Iterable[Place]) -> None:
-        """Owns nothing, so that nothing is due."""
-
-    async def _nothing(self, _work: None, _superseded: asyncio.Event) -> None:
-        raise AssertionError("nothing was queued")
-
-
 class Subscriber:
-    """``run`` until ``stop``, on one event loop; ``update`` when the webhook's state has changed."""
+    """On one event loop. ``share``: bytes that it may hold. ``start``: runs a task of the role."""
 
-    def __init__(self, webhook: Webhook, tools: Tools) -> None:
+    def __init__(
+        self,
+        webhook: Webhook,
+        tools: Tools,
+        positions: Positions,
+        *,
+        reached: Reached,
+        share: Callable[[], int],
+        start: Start,
+    ) -> None:
         self.webhook = webhook
         self._tools = tools
-        self._stopped = False
-        self._anew = asyncio.Event()
-        """Set when what is going on now has to end and begin again."""
+        self._positions = positions
+        self._reached = reached
+        self._share = share
+        self._start = start
+        self._owned: dict[Place, object] = {}
+        """Each partition with a token of the time for which it is owned."""
+        self._asked: set[Place] = set()
+        """Partitions whose positions are known or asked for."""
+        self._keeping = asyncio.Lock()
+        self._at: dict[Place, int] = {}
+        """Committed positions of the partitions that are owned."""
+        self._next: dict[Place, int] = {}
+        """Of each partition of the course, the offset that it takes next."""
+        self._in_step: set[Place] = set()
+        self._course: Course | None = None
         self._halted: _Halt | None = None
+        self._era = 0
+        """Counts what makes work that was begun before pointless."""
+        self._wake = asyncio.Event()
+        self._condition = Condition(f"webhook {webhook.id}")
+
+    @property
+    def topics(self) -> set[str]:
+        """What it follows."""
+        return set(since_of(self._tools.settings, self.webhook))
+
+    def own(self, places: Iterable[Place]) -> None:
+        """These partitions are this process' from now on."""
+        self._owned |= {place: object() for place in places}
+        self._begin()
+
+    def drop(self, places: Iterable[Place]) -> None:
+        """They are another's."""
+        places = set(places)
+        self._in_step -= places
+        self._asked -= places
+        for place in places:
+            self._owned.pop(place, None)
+            self._at.pop(place, None)
+            self._next.pop(place, None)
+        if self._course is not None:
+            self._course.drop(places)
 
     def update(self, webhook: Webhook) -> None:
         """The next state."""
         before, self.webhook = self.webhook, webhook
         if self._halted is not None or _course(before.state) != _course(webhook.state):
-            self._anew.set()
+            self._halted = None
+            self._start(self._renew())
 
     def stop(self) -> None:
-        """Lets ``run`` end, with what is delivered by then committed."""
-        self._stopped = True
-        self._anew.set()
+        """Deliver nothing more."""
+        self._era += 1
+        self._end_course()
+        self._wake.set()
 
-    async def run(self) -> None:
-        """Until stopped. Raises KafkaException."""
-        while not self._stopped:
-            self._anew.clear()
-            self._halted = None
-            if self.webhook.state.status is WebhookStatus.ACTIVE:
-                halt = await self._follow()
-                if halt is not None:
-                    await self._pause(halt)
-            else:
-                await self._stay()
+    def offer(self, event: Event) -> None:
+        """The next event of the shared consumer; taken if this is what comes next here."""
+        if self._course is not None and event.source.offset >= self._next[event.place]:
+            self._take(self._course, event)
 
-    async def _pause(self, halt: _Halt) -> None:
-        """Has it paused, and waits until the state says something new."""
-        logger.warning("webhook %s is to be paused: %s", self.webhook.id, halt.reason)
-        await self._tools.reporter.pause(self.webhook.id, halt.reason, halt.version)
-        if self.webhook.version == halt.version and not self._stopped:
-            self._anew.clear()
-            await self._stay()
+    def is_in_step(self, place: Place) -> bool:
+        """True if what the shared consumer reads of a partition comes next here."""
+        return place in self._in_step
 
-    async def deliver(self, message: Message) -> None:
-        """Returns when it is delivered or was to be skipped; not at all when the webhook has to halt."""
-        tools, webhook_id = self._tools, self.webhook.id
-        if message.id in self.webhook.state.skipped:
-            result = DeliveryResult.SKIPPED
-            await tools.reporter.passed_by(webhook_id, message, result, "as an operator asked")
-            return
-        for attempt in itertools.count(1):
-            answer = await self._gate.call(lambda: post(tools.poster, self.webhook.state, message))
-            await tools.reporter.attempt(webhook_id, message, attempt, answer, by_hand=False)
-            verdict = judge(answer)
-            if verdict is Verdict.DELIVERED:
+    async def keep(self, *, all_of_it: bool = False) -> None:
+        """Commit how far it is; ``all_of_it``: also what has not changed, so that it does not expire."""
+        async with self._keeping:  # one that is overtaken would take positions back
+            course = self._course
+            due = {} if course is None else course.due()
+            wanted = {**self._at, **due} if all_of_it else due
+            if not wanted:
                 return
-            if verdict is Verdict.STOP:
-                await self.halt(f"{answer} at {_named(message)}")
-            if max(attempt, self._gate.failures) >= MOST_ATTEMPTS:
-                why = f"{MOST_ATTEMPTS} attempts failed, the last with {answer}"
-                await self.halt(f"{why} at {_named(message)}")
-            now = datetime.now(UTC)
-            await asyncio.sleep(tools.policy.pause_s(attempt, tools.chance, answer, now))
+            if course is not None:
+                course.delivered = False
+            if await self._positions.keep(self.webhook, wanted):
+                self._at |= {place: at for place, at in due.items() if place in self._owned}
+                if course is not None:
+                    course.committed(due)
 
-    async def set_aside(self, source: IncomingRecord, error: Unreadable) -> None:
-        """An event that nobody can read."""
-        logger.error("%s-%d at %d: %s", source.topic, source.partition, source.offset, error)
-        await self._tools.reporter.dead_letter(source, "unreadable", error)
+    @property
+    def has_delivered(self) -> bool:
+        """True if a crash would repeat something that was sent since the last ``keep``."""
+        return self._course is not None and self._course.delivered
 
-    async def halt(self, reason: str) -> None:
-        """Ends the following. Does not return: what is under way does not end, so its offsets stay."""
+    # What follows from the state
+
+    async def _renew(self) -> None:
+        """A new course, from what the old one has reached."""
+        self._era += 1
+        era = self._era
+        await self.keep()
+        if era != self._era:  # a newer state does it
+            return
+        self._end_course()
+        self._at.clear()
+        self._asked.clear()
+        self._begin()
+
+    def _end_course(self) -> None:
+        if self._course is not None:
+            self._course.drop_all()
+        self._course = None
+        self._in_step.clear()
+        self._next.clear()
+
+    def _begin(self) -> None:
+        topics = self.topics
+        new = [place for place in self._owned if place[0] in topics and place not in self._asked]
+        if new:
+            self._asked.update(new)
+            self._start(self._learn(new, self._era))
+
+    async def _learn(self, places: list[Place], era: int) -> None:
+        """Where it stands in these partitions."""
+        tokens = {place: self._owned[place] for place in places if place in self._owned}
+        while era == self._era:
+            try:
+                found = await self._positions.begin(self.webhook, places)
+                break
+            except KafkaException as fault:
+                self._condition.broken(fault)
+                await asyncio.sleep(RETRY_S)
+        else:
+            return
+        self._condition.whole()
+        found = {
+            place: at
+            for place, at in found.items()
+            if place in tokens and self._owned.get(place) is tokens[place]
+        }
+        if era != self._era or not found:
+            return
+        self._at |= found
+        logger.info("webhook %s: assigned: %s", self.webhook.id, sorted(found))
+        if self.webhook.state.status is not WebhookStatus.ACTIVE or self._halted is not None:
+            return
+        if self._course is None:
+            self._course = self._new_course()
+            self._start(self._catch_up(self._course, era))
+        self._course.own(found)
+        self._next |= found
+        self._wake.set()
+
+    def _new_course(self) -> Course:
+        return Course(self._tools, lambda: self.webhook, self._share, self._wake.set, self._halt)
+
+    def _halt(self, reason: str) -> None:
         if self._halted is None:
             self._halted = _Halt(reason, self.webhook.version)
-            self._anew.set()
-        await asyncio.Event().wait()
+            self._start(self._pause(self._halted))
 
-    async def _follow(self) -> _Halt | None:
-        """Until there is something new; or why it cannot go on."""
-        self._gate = Gate(self._tools.policy, self._tools.chance)
-        topics = topics_of(self._tools.settings)
-        aggregates = {topics.history(name): name for name in self.webhook.state.since}
-        lanes = _Delivering(self, aggregates)
-        await self._run(lanes, lambda full: lanes.held >= (MOST_HELD // 2 if full else MOST_HELD))
-        return self._halted
+    async def _pause(self, halt: _Halt) -> None:
+        """Has it paused; what follows is up to its next state."""
+        logger.warning("webhook %s is to be paused: %s", self.webhook.id, halt.reason)
+        await self.keep()
+        if self._halted is halt:
+            self._era += 1
+            self._end_course()
+        await self._tools.reporter.pause(self.webhook.id, halt.reason, halt.version)
 
-    async def _stay(self) -> None:
-        await self._run(_Staying(), lambda _: True)
+    # What it takes
 
-    async def _run(self, work: _Delivering | _Staying, full: Callable[[bool], bool]) -> None:
-        tools, webhook = self._tools, self.webhook
-        topics = topics_of(tools.settings)
-        since = {topics.history(name): at_ms for name, at_ms in webhook.state.since.items()}
-        follower = Follower(
-            f"webhook {webhook.id}",
-            kafka.group_consumer(tools.settings, group_id(tools.settings, webhook.id)),
-            list(since),
-            work,
-            full=full,
-            starts=Since(tools.settings, since),
-        )
-        await follower.run(self._anew, tools.reporter.broken)
+    def _take(self, course: Course, event: Event) -> bool:
+        """Returns False if there is no room; then it is behind."""
+        place, offset = event.place, event.source.offset
+        if course.full:
+            self._in_step.discard(place)
+            self._wake.set()
+            return False
+        course.take(event)
+        self._next[place] = offset + 1
+        return True
+
+    async def _catch_up(self, course: Course, era: int) -> None:
+        """Brings every partition of the course in step, again and again."""
+        while era == self._era:
+            behind = [place for place in self._next if self._is_behind(place)]
+            if not behind or course.full:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            for place in behind:
+                await self._turn(course, era, place)
+
+    def _is_behind(self, place: Place) -> bool:
+        """True if there is something to read. Where it stands at the end, it is in step from now on."""
+        reached = self._reached(place)
+        if place in self._in_step or reached is None:
+            return False
+        if self._next[place] >= reached:
+            self._in_step.add(place)
+            return False
+        return True
+
+    async def _turn(self, course: Course, era: int, place: Place) -> None:
+        """One page of one partition."""
+        at = self._next.get(place)
+        if at is None or course.full:
+            return
+        try:
+            page = await self._tools.behind.read(place, at)
+        except KafkaException as fault:
+            self._condition.broken(fault)
+            await asyncio.sleep(RETRY_S)
+            return
+        self._condition.whole()
+        if era != self._era or self._next.get(place) != at:
+            return
+        aggregate = self._tools.aggregates[place[0]]
+        for source in page.records:
+            reached = self._reached(place)
+            if reached is None:
+                return
+            if source.offset >= reached:  # the shared consumer brings it
+                self._next[place] = reached
+                break
+            if not self._take(course, event_of(source, aggregate)):
+                return
+        else:
+            self._next[place] = max(self._next[place], page.next)
+        self._is_behind(place)
 
 
 def _course(state: WebhookState) -> tuple[object, ...]:
     """What cannot change while it is followed."""
     return state.status, state.url, state.since, state.skipped
-
-
-def _named(message: Message) -> str:
-    return f"{message.type} {message.aggregate_id} v{message.version}"
-
-
-async def post(poster: Poster, state: WebhookState, message: Message) -> Answer:
-    """One attempt, with the address and the secrets of the moment."""
-    headers = headers_of(message, state.secrets, datetime.now(UTC))
-    return await poster.post(state.url, headers, message.body)

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner, Result
 
 import orderflow.cli.sync
@@ -25,9 +24,10 @@ from readmodels.keys import FIRST_GENERATION, Keys, bucket_of
 from readmodels.mending import mend_users, remove_strays
 from runtime.embedded import EmbeddedRedis, ServersAddress
 from sync import sync_once
+from sync.polling import rows_to_write
 from sync.rows import ROW_TYPES
 from sync.tables import SYNC_VIEWS
-from sync.target import Target, address
+from sync.target import Target, TargetAway, address
 from tests.support import events
 from tests.support.commanding import eventually
 from tests.support.postgres import PASSWORD, NoPostgres, Postgres
@@ -158,6 +158,7 @@ def test_one_run_brings_all_in_and_the_next_one_what_is_new(world: World, url: s
         "view": "orders",
         "written": 1 + 2,  # the order, and the sums of both users
         "deleted": 1,
+        "left_out": 0,
         "more": False,
         "passed": None,
     }
@@ -210,7 +211,7 @@ def _follows(target: Target) -> bool:
     """Every view is complete, and what changes is followed."""
     try:
         stands = [target.stand(view) for view in ROW_TYPES]
-    except OperationalError:
+    except TargetAway:
         return False
     return all(stand.identity and not stand.filling for stand in stands)
 
@@ -350,6 +351,133 @@ def test_a_postgresql_that_crashes_is_waited_for(world: World, postgres: Postgre
         wait_until_same(world, url)
         assert sync.stop() == 0
     assert PASSWORD not in sync.text()
+
+
+END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{db}'"
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("disturb", "heal", "said"),
+    [
+        ("ALTER DATABASE {db} SET default_transaction_read_only = on", True, "25006"),
+        ("ALTER DATABASE {db} SET statement_timeout = 1", True, "57014"),
+        ("ALTER DATABASE {db} SET idle_session_timeout = 20", False, ""),
+        ("ALTER DATABASE {db} SET idle_in_transaction_session_timeout = 1", True, ""),
+        ("ALTER DATABASE {db} ALLOW_CONNECTIONS false", True, "not currently accepting"),
+    ],
+    ids=["read-only", "cancelled", "idle", "idle-in-transaction", "no-connections"],
+)
+def test_a_postgresql_that_takes_nothing_for_a_while_is_waited_for(
+    world: World, postgres: Postgres, disturb: str, heal: bool, said: str
+) -> None:
+    url = postgres.new_database()
+    name = url.rpartition("/")[2]
+    world.commit(*life(20))
+    with world.projector(), syncing(world, url) as sync:
+        wait_until_same(world, url)
+        postgres.administer(disturb.format(db=name), END_SESSIONS.format(db=name))
+        world.commit(*life(200, start=20), *some_deletions(0, 5))
+        if said:
+            eventually(lambda: said in sync.text())
+            assert sync.text().count(f"{said}") == 1, "told once"
+        assert sync.running
+        if heal:  # a session that has begun keeps what it was told
+            postgres.administer(
+                f"ALTER DATABASE {name} RESET ALL",
+                f"ALTER DATABASE {name} ALLOW_CONNECTIONS true",
+            )
+        wait_until_same(world, url)
+        assert sync.stop() == 0, sync.text()
+    assert "Traceback" not in sync.text()
+
+
+@pytest.mark.fault
+def test_sessions_that_are_ended_again_and_again_and_a_server_that_restarts_lose_nothing(
+    world: World, postgres: Postgres
+) -> None:
+    url = postgres.new_database()
+    name = url.rpartition("/")[2]
+    world.commit(*life(20))
+    with world.projector(), syncing(world, url) as sync:
+        wait_until_same(world, url)
+        for number in range(20, 320, 10):
+            world.commit(*life(10, start=number), *some_deletions(number - 9, number - 5))
+            postgres.administer(END_SESSIONS.format(db=name))
+        postgres.stop()
+        world.commit(*life(20, start=320))
+        eventually(lambda: "trying again until it works" in sync.text())
+        postgres.start()
+        wait_until_same(world, url)
+        assert sync.stop() == 0, sync.text()
+    assert "Traceback" not in sync.text()
+
+
+@TARGETS
+def test_an_order_that_stands_with_two_users_at_a_time_ends_nothing(world: World, url: str) -> None:
+    """As it is read while it moves from one to the other, or where a view is damaged."""
+    world.commit(*life(20))
+    with world.projector():
+        world.check()
+    keys = Keys(world.settings.topic_prefix, "orders", FIRST_GENERATION)
+    for number in range(10):
+        own = keys.key("order", bucket_of(f"u-{number % 7}"), f"u-{number % 7}/o-{number}")
+        for user in ("u-x", "u-y"):
+            copy = keys.key("order", bucket_of(user), f"{user}/o-{number}")
+            assert world.client.copy(own, copy)
+    assert run(world, "--url", url, "--once").exit_code == Exit.OK
+    found = found_tables(url)
+    assert len(found["orders"]) == 20
+    assert found["order_lines"] == [
+        line for line in found["order_lines"] if line["order_id"].startswith("o-")
+    ]
+
+
+@TARGETS
+def test_what_the_database_refuses_of_a_row_is_put_aside_and_told(world: World, url: str) -> None:
+    Target(address(url), world.settings.topic_prefix).prepare()
+    engine = create_engine(address(url))
+    with engine.begin() as connection:  # a rule that somebody has added
+        connection.execute(text("CREATE UNIQUE INDEX odd ON stock (on_hand) WHERE on_hand = 3"))
+    engine.dispose()
+    world.commit(*life(60))
+    with world.projector():
+        world.check()
+        result = run(world, "--url", url, "--once", "-o", "json")
+    assert result.exit_code == Exit.OK, result.output
+    wanted = world.reference().stock()
+    odd = [sku for sku, level in wanted.items() if level.on_hand == 3]
+    found = {row["sku"] for row in found_tables(url)["stock"]}
+    assert len(odd) > 1
+    assert len(found & set(odd)) == 1
+    assert found | set(odd) == set(wanted)
+    by_view = {one["view"]: one for one in json.loads(result.stdout)}
+    assert by_view["stock"]["left_out"] == len(odd) - 1
+    assert by_view["orders"]["left_out"] == 0
+
+
+HOSTILE = ["\0", "a\0b", "\ud800", "9" * 41, str(2**63), "NaN", "1e999", "[" * 3_000, "{}", "[1]"]
+
+
+@TARGETS
+def test_values_that_no_database_takes_end_nothing(world: World, url: str) -> None:
+    """Every field of every sort of row, with every such value; the row goes in or is put aside."""
+    target = Target(address(url), world.settings.topic_prefix)
+    target.prepare()
+    for view, row_types in ROW_TYPES.items():
+        for row_type in row_types:
+            names = [column.name for column in row_type.table.columns]
+            whole = dict.fromkeys(names, "1") | {"lines": "[]", "spent:EUR": "1", "steps": "[]"}
+            found = [
+                ((row_type, f"u/{name}-{number}{value[:2]}"), whole | {name: value})
+                for name in whole
+                for number, value in enumerate(HOSTILE)
+            ]
+            rows, _ = rows_to_write(found)
+            stand = target.stand(view)
+            done = target.commit(view, stand, stand, rows)
+            assert done.left_out == 0, "what no table can hold is known before"
+    target.close()
 
 
 def test_the_password_is_in_no_output(world: World, postgres: Postgres) -> None:

@@ -6,11 +6,14 @@ import asyncio
 import ipaddress
 import random
 import socket
+import threading
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -362,6 +365,7 @@ def test_what_is_no_network_or_would_allow_everything_is_refused_at_start(bad: s
 # How it is sent
 
 LOOPBACK = networks("127.0.0.1")
+LOCALHOST = networks("127.0.0.1, ::1")
 
 
 class Names(AbstractResolver):
@@ -414,6 +418,87 @@ def test_a_name_of_which_one_address_is_refused_is_refused(addresses: list[str])
         (answer,) = asyncio.run(posted(f"http://mixed.example:{receiver.port}/", addresses))
     assert answer.forbidden
     assert not receiver.received
+
+
+def a_name_server(silent: str) -> socket.socket:
+    """One that says nothing about a name, and of every other one that it is not there."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                query, address = server.recvfrom(4_096)
+            except OSError:
+                return
+            if silent.encode() not in query:
+                server.sendto(
+                    query[:2] + b"\x81\x83" + query[4:6] + b"\0" * 6 + query[12:], address
+                )
+
+    threading.Thread(target=serve, daemon=True).start()
+    return server
+
+
+async def _post_while_many_names_are_slow(port: int, server: socket.socket) -> list[Answer]:
+    resolver = aiohttp.AsyncResolver(
+        nameservers=["127.0.0.1"], udp_port=server.getsockname()[1], timeout=5.0
+    )
+    async with Poster(10.0, LOCALHOST, resolver) as poster:
+        threads = threading.active_count()
+        slow = [
+            asyncio.create_task(poster.post(f"http://{n}.slow.example/", {}, b"{}"))
+            for n in range(300)
+        ]
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(5):
+            unknown = await poster.post("http://unknown.example/", {}, b"{}")
+            assert threading.active_count() == threads
+            found = await poster.post(f"http://localhost:{port}/in", {}, b"{}")
+        assert not any(task.done() for task in slow)
+        for task in slow:
+            task.cancel()
+        return [unknown, found]
+
+
+def test_names_that_are_slow_to_look_up_hold_up_no_other_and_take_no_threads() -> None:
+    with Receiver() as receiver, closing(a_name_server("slow")) as server:
+        unknown, found = asyncio.run(_post_while_many_names_are_slow(receiver.port, server))
+    assert unknown.error
+    assert found.status == 200
+
+
+async def _post_beside_the_systems_slow_resolver(port: int) -> Answer:
+    async with Poster(30.0, LOCALHOST) as poster:
+        slow = [
+            asyncio.create_task(poster.post(f"http://{n}.slow.invalid/", {}, b"{}"))
+            for n in range(100)
+        ]
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(5):
+            answer = await poster.post(f"http://localhost:{port}/in", {}, b"{}")
+        for task in slow:
+            task.cancel()
+        return answer
+
+
+def test_no_lookup_waits_in_a_thread_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    really = socket.getaddrinfo
+
+    def slowly(host: Any, *more: Any, **named: Any) -> Any:
+        if "slow" in str(host):
+            release.wait(30)
+        return really(host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    with Receiver() as receiver:
+        threading.Timer(8, release.set).start()
+        try:
+            answer = asyncio.run(_post_beside_the_systems_slow_resolver(receiver.port))
+        finally:
+            release.set()
+    assert answer.status == 200
 
 
 @pytest.mark.parametrize(
