@@ -97,7 +97,7 @@ def offsets(
     else:
         _print_offsets(found)
         for one in problems:
-            answers().print(one.problem, markup=False)
+            answers().say(one.problem)
     if not problems:
         return
     if not accept_loss:
@@ -109,7 +109,7 @@ def offsets(
     except GroupInUse as error:
         raise Refused(str(error), "Stop them, then try again.", Exit.NO) from None
     if output is Output.TABLE:
-        answers().print(f"{len(problems)} offsets set. Start the processors.")
+        answers().say(f"{len(problems)} offsets set. Start the processors.")
 
 
 def _print_offsets(found: Sequence[PartitionOffsets]) -> None:
@@ -126,7 +126,7 @@ def _print_offsets(found: Sequence[PartitionOffsets]) -> None:
         for one in found
     )
     columns = ("group", "partition", "committed", "decided", "log begins", "log ends", "missing")
-    answers().print(table("Commands", columns, rows))
+    answers().show(table("Commands", columns, rows))
 
 
 def _print(title: str, differences: list[TopicDifference]) -> None:

@@ -18,7 +18,7 @@ from runtime.embedded import ServersAddress
 from runtime.settings import Settings
 from schemas.topics import AGGREGATES, DOMAIN, SAGA
 from tests.support.attacked import Attacked
-from tests.support.hostile import KINDS, Hostile
+from tests.support.hostile_kinds import KINDS, Hostile
 from tests.support.processes import environment
 from tests.support.up import Up
 

@@ -20,7 +20,7 @@ from runtime.topic_admin import topics_of
 from schemas import headers
 from schemas.partitioner import partition_for
 from tests.support.commanding import eventually
-from tests.support.hostile import Hostile
+from tests.support.hostile_kinds import Hostile
 from tests.support.topics import read_topics
 from tests.support.up import Up
 
