@@ -56,15 +56,16 @@ class DeadLetter:
             record.key,
             record.value,
             came,
-            self._failure(),
-            self.place,
-            record.timestamp,
+            failure=self._failure(),
+            place=self.place,
+            at_ms=record.timestamp,
             unreadable=not names_are_read,
         )
 
     def least(self) -> Letter:
         """Only the cause, and the place where the record is."""
-        return letter_of(None, None, [], self._failure(), self.place, self.record.timestamp)
+        at_ms = self.record.timestamp
+        return letter_of(None, None, [], failure=self._failure(), place=self.place, at_ms=at_ms)
 
     @property
     def place(self) -> tuple[str, int, int]:
