@@ -33,6 +33,9 @@ from schemas.rejections import Code
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 30.0
+_OFFSET_DIGITS: Final = 20
+"""As many as schemas/parking.py writes."""
+
 _KEPT_BYTES: Final = 4_096
 """Of a key or a header: what a letter says of its failure is shorter, see schemas/letters.py."""
 
@@ -282,7 +285,8 @@ def _place(letter_id: str) -> tuple[int, int]:
 
 def is_parked_key(key: bytes) -> bool:
     """True if `read_parked_key` can read it: on this topic, too, anybody may have written."""
-    return whole_number(key.rpartition(b"/")[2].lstrip(b"0") or b"0") is not None
+    offset = key.rpartition(b"/")[2]
+    return offset.isdigit() and len(offset) <= _OFFSET_DIGITS
 
 
 def _as_it_came(letter: Letter, came: IncomingRecord) -> IncomingRecord:
