@@ -145,7 +145,9 @@ class Result(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka has no type
             return found
         for record in self._partition_records:
             found.append(record)
-            size += record_bytes(record)
+            size += record.serialized_key_size + record.serialized_value_size
+            for name, value in record.headers:  # written out: this runs for every record there is
+                size += len(name) + (len(value) if value else 0)
             if size >= BATCH_BYTES or len(found) == max_records:
                 self._update_position()
                 break
@@ -154,16 +156,6 @@ class Result(fetcher.FetchResult):  # type: ignore[misc]  # aiokafka has no type
             self._partition_records = None
         found.size = size
         return found
-
-
-def record_bytes(record: Any) -> int:
-    """Size of key, value and headers of an aiokafka record."""
-    size: int = record.serialized_key_size + record.serialized_value_size
-    for name, value in record.headers:
-        size += len(name)
-        if value is not None:
-            size += len(value)
-    return size
 
 
 def install() -> None:

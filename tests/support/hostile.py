@@ -88,8 +88,8 @@ def put_with_unreadable_header_name(
     settings: Settings, topic: str, key: str, value: bytes | None, partition: int = 0
 ) -> None:
     """No client for Python can write a header name that is not UTF-8; kcat can."""
-    command = ["kcat", "-P", "-b", str(settings.kafka_bootstrap_servers), "-t", topic, "-k", key]
-    command += ["-p", str(partition), "-H", "any=1"]
+    command = ["kcat", "-P", "-b", str(settings.kafka_bootstrap_servers), "-t", topic, "-Z"]
+    command += ["-p", str(partition), "-K", "|", "-H", "any=1"]
     arguments: list[str | bytes] = [*command, "-H", b"\xff\xfe=2"]
-    arguments += ["-Z"] if value is None else []
-    subprocess.run(arguments, input=b"\n" if value is None else value, check=True, timeout=60)
+    line = key.encode() + b"|" + (value or b"") + b"\n"  # -Z: without a value, a tombstone
+    subprocess.run(arguments, input=line, check=True, timeout=60)
