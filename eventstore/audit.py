@@ -35,7 +35,8 @@ from schemas.topics import PERSONAL
 UNREADABLE_CODE: Final = "unreadable"
 """Code of an entry whose record cannot be read; its message says why."""
 
-_SHOWN_CHARACTERS: Final = 500
+_SHOWN_CHARACTERS: Final = 2_000
+"""Of a key, a header or a reason; what is ours is shorter."""
 
 
 class EntryKind(StrEnum):
@@ -137,7 +138,7 @@ def of_command(
     """
     ending = _ending(_decode_ended(outcome.value or b"")) if outcome else {}
     command = decode_command(record.value or b"")
-    aggregate_id = text_of(record.key) or ""
+    aggregate_id = (text_of(record.key) or "")[:_SHOWN_CHARACTERS]
     hidden = aggregate in PERSONAL and keys.key_of(aggregate, aggregate_id) is None
     return Entry(
         kind=EntryKind.COMMAND,
@@ -203,7 +204,8 @@ def of_unreadable(kind: EntryKind, record: IncomingRecord, reason: Exception) ->
 def _stream(topic: str, key: bytes | None) -> StreamId:
     """The aggregate of a record of one of its topics; of another topic, that is its name."""
     aggregate = topic.split(".")[-2] if topic.count(".") >= 2 else topic
-    return StreamId(aggregate, (text_of(key) or "").partition(PART_SEPARATOR)[0])
+    shown = (text_of(key) or "")[:_SHOWN_CHARACTERS]
+    return StreamId(aggregate, shown.partition(PART_SEPARATOR)[0])
 
 
 def aggregate_timeline(
@@ -301,5 +303,6 @@ def _ending(outcome: _Ended) -> dict[str, Any]:
 def _header(record: IncomingRecord, name: str) -> str | None:
     for mark, value in record.headers:
         if mark == name:
-            return text_of(value)
+            text = text_of(value)
+            return None if text is None else text[:_SHOWN_CHARACTERS]
     return None
