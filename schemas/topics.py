@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from schemas import limits
+
 WEBHOOK: Final = "webhook"
 DOMAIN: Final = ("user", "inventory", "order", "payment", "stream", WEBHOOK)
 SAGA: Final = "saga"
@@ -16,8 +18,7 @@ AGGREGATES: Final = (*DOMAIN, SAGA)
 
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
-MAX_RECORD_BYTES: Final = 8 * 1024 * 1024
-"""Events carry state and data, so they may be larger than the command (at most 512 KiB) behind them."""
+MAX_RECORD_BYTES: Final = limits.MAX_RECORD_BYTES
 
 IDEMPOTENCY_WINDOW_MS: Final = 48 * _HOUR_MS
 """How long a repeated command id gets its first outcome again: twice the 24 hours that are promised."""
