@@ -439,6 +439,18 @@ def test_a_start_with_an_answer_to_header_starts_the_saga_and_is_answered() -> N
     assert data["events"][0]["type"] == "SagaStarted"
 
 
+@pytest.mark.parametrize("event", [{"x": 1}, {"type": 1}, {"type": "A", "data": [1]}])
+def test_an_answer_with_events_that_are_none_is_refused_and_holds_no_saga(event: object) -> None:
+    one = decider(SAGA)
+    one.decide_all([incoming(b"o-1", ORDER, name=SAGA)])
+    token = f"{one._newest[b'o-1'][1].event.step}/0A"  # type: ignore[attr-defined]
+    answer = sent(
+        "RecordAnswer", {"token": token, "type": "X", "accepted": True, "events": [event]}, "c2"
+    )
+    (outcome,) = outcomes(one.decide_all([incoming(b"o-1", answer, name=SAGA)]), SAGA)
+    assert (outcome.code, outcome.field) == (Code.INVALID_DATA, "events")
+
+
 # The last line of defence, and memory.
 
 
