@@ -24,12 +24,14 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from commands.aggregate import Aggregate
 from processors.decider import Decider
+from processors.isolation import Isolation
 from processors.partitions import OwnedPartitions, Place
 from processors.slot import Slot
 from processors.state_store import Marker, PartitionState
 from processors.transaction import NextOffsets, TransactionalWriter, TransactionFailed
 from runtime import kafka, topic_admin
 from runtime.records import IncomingRecord, OutgoingRecord, incoming
+from runtime.refusals import is_of_content
 from runtime.settings import Settings
 from schemas.topics import Topics
 
@@ -48,6 +50,9 @@ BATCH_BYTES: Final = 32 * 1024 * 1024
 to be sent is held in memory.
 """
 
+LARGE_BYTES: Final = 4 * 1024 * 1024
+"""Commands that were read in one go and have so much together are large."""
+
 BUSY_POLL_S: Final = 0.001
 """How long it waits for more commands before it looks whether the commit under way has ended."""
 
@@ -55,6 +60,9 @@ TELL_EVERY_S: Final = 10.0
 
 DUE_EVERY_S: Final = 0.05
 """How often it looks what time has made due."""
+
+REFUSED_DUE_S: Final = 60.0
+"""What is due and cannot be written is tried again after this time; commands go on meanwhile."""
 
 NewDecider = Callable[[Aggregate, Topics, int, PartitionState], Decider]
 
@@ -80,13 +88,15 @@ class Work:
 @dataclass(slots=True)
 class Batch:
     """Commands that are decided and will be committed together; ``began_at`` on the monotonic clock,
-    ``most``: commands that it may have, ``bytes``: of the values that are to be written.
+    ``most``: commands that it may have, ``bytes``: of the values that came in and are to be written, ``due``:
+    there are records in it that time has made due.
     """
 
     began_at: float
     most: int
     commands: int = 0
     bytes: int = 0
+    due: bool = False
     records: list[OutgoingRecord] = field(default_factory=list)
     ends: NextOffsets = field(default_factory=dict)
 
@@ -95,6 +105,7 @@ class Batch:
         records = decider.decide_all(commands)
         self.records += records
         self.bytes += sum([len(record.value) for record in records if record.value])
+        self.bytes += sum([len(record.value) for record in commands if record.value])
         self.commands += len(commands)
         self.ends[commands[-1].topic, commands[-1].partition] = commands[-1].offset + 1
 
@@ -110,10 +121,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A transaction under way, of so many commands."""
+    """A transaction under way, and what is in it."""
 
     ends: Future[NextOffsets]
-    commands: int
+    batch: Batch
 
 
 class Processor:
@@ -125,10 +136,12 @@ class Processor:
         self._topics = topic_admin.topics_of(settings)
         self._aggregate_of = {self._topics.commands(a.name): a for a in work.aggregates}
         self._due_at = 0.0
+        self._at_once = AT_ONCE
         self._stopping = threading.Event()
         self._batch_s = settings.batch_ms / 1000
         self._batch: Batch | None = None
         self._commit: Commit | None = None
+        self._isolation = Isolation(settings.batch_size)
         self._doubtful = False
         """Something decided will not be committed: nothing decided counts until ``_start_over``."""
         self.decided = 0
@@ -201,10 +214,10 @@ class Processor:
 
     def _take(self) -> None:
         """Reads what has come and decides it, as part of the next transaction."""
-        if self._batch is not None and self._batch.full:
+        if self._batch is not None and (self._batch.full or self._is_alone(self._batch)):
             return  # and the one before it is still under way
         taken = self._batch.commands if self._batch else 0
-        by_place = self._consume(min(AT_ONCE, self._settings.batch_size - taken))
+        by_place = self._consume(min(self._at_once, self._isolation.room - taken))
         for place, commands in by_place.items():
             # A partition that went in the meantime is its new owner's; one that went and came back
             # is read again from the committed offset.
@@ -218,14 +231,21 @@ class Processor:
         now = time.monotonic()
         if now < self._due_at or self._doubtful:
             return
+        if self._isolation.active and self._batch is not None:
+            return  # whose content is refused is found out alone
         self._due_at = now + DUE_EVERY_S
         due = self._owned.due(time.time_ns() // 1_000_000)
         if due:
             self._batch = self._batch or self._new_batch(now)
             self._batch.records += due
+            self._batch.due = True
+
+    def _is_alone(self, batch: Batch) -> bool:
+        """Whether a batch of what is due is not to be mixed with commands: a batch was refused."""
+        return batch.due and self._isolation.active
 
     def _new_batch(self, now: float) -> Batch:
-        return Batch(now, self._settings.batch_size)
+        return Batch(now, self._isolation.room)
 
     def _consume(self, room: int) -> dict[Place, list[IncomingRecord]]:
         """At most so many commands; waits for a first one, not for more. A rebalance may come in
@@ -237,12 +257,16 @@ class Processor:
             wait_s = 0 if self._owned.restoring else IDLE_POLL_S
             messages = kafka.what_came(self._consumer, room, wait_s)
         by_place: dict[Place, list[IncomingRecord]] = {}
+        size = 0
         for message in messages:
             if message.error() is not None:
                 self._note(message)
                 continue
             command = incoming(message)
+            size += len(command.value or b"")
             by_place.setdefault((command.topic, command.partition), []).append(command)
+        # Large commands come one by one, so that only one of them is decided at a time.
+        self._at_once = AT_ONCE if size < LARGE_BYTES else 1
         return by_place
 
     def _note(self, message: Message) -> None:
@@ -274,10 +298,17 @@ class Processor:
         try:
             self._writer.begin(batch.records)
         except TransactionFailed as failure:
-            self._doubt(failure, batch.commands)
+            self._doubt(failure, batch)
+            return
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+        ) as refusal:  # the client cannot write a record
+            self._doubt(refusal, batch)
             return
         ends = self._committer.submit(self._writer.commit, batch.offsets(), group)
-        self._commit = Commit(ends, batch.commands)
+        self._commit = Commit(ends, batch)
 
     def _settle(self) -> None:
         """Waits for the commit under way; what it committed goes to the stores."""
@@ -287,19 +318,28 @@ class Processor:
         try:
             ends = commit.ends.result()
         except TransactionFailed as failure:
-            self._doubt(failure, commit.commands)
+            self._doubt(failure, commit.batch)
             return
         self._owned.committed(ends)
-        self.decided += commit.commands
+        self._isolation.succeeded()
+        self.decided += commit.batch.commands
 
-    def _doubt(self, failure: TransactionFailed, commands: int) -> None:
+    def _doubt(self, failure: Exception, batch: Batch) -> None:
         """A transaction failed, and with it what was decided on top of it."""
-        logger.warning("%s: deciding %d commands again", failure, commands)
+        cause = failure.__cause__ if isinstance(failure, TransactionFailed) else failure
+        if self._isolation.failed(batch.commands, cause, more=batch.due):
+            ((place, next_offset),) = batch.ends.items()
+            if self._owned.is_ready(place):
+                self._owned.decider(place).put_aside(next_offset - 1, failure)
+        elif not batch.commands and is_of_content(cause):
+            self._due_at = time.monotonic() + REFUSED_DUE_S
+        logger.warning("%s: deciding %d commands again", failure, batch.commands)
         self._doubtful = True
 
     def _start_over(self) -> None:
         """Back to what is committed, offsets and state."""
         self._batch = None
+        self._stopping.wait(self._isolation.pause_s())
         self._owned.rewind()
         self._doubtful = False
 

@@ -1,14 +1,26 @@
 """The commands of a saga: from clients, from operators, and from the pipeline itself."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from commands.aggregate import Command
 from commands.text import Text
 from schemas.ids import Id
 
 MAX_TOKEN: Final = 96
+
+_Objects = tuple[dict[str, Any], ...]
+
+
+def _are_events(found: _Objects) -> _Objects:
+    for event in found:
+        if not isinstance(event.get("type"), str) or not isinstance(event.get("data", {}), dict):
+            raise PydanticCustomError(
+                "no_event", "Each event must have a `type` that is a string; `data` is an object"
+            )
+    return found
 
 
 class StartSaga(Command):
@@ -33,7 +45,7 @@ class RecordAnswer(Command):
     message: str | None = Field(
         default=None, max_length=2_000, pattern=r"^[^\x00]*$", description="The same in words."
     )
-    events: tuple[dict[str, Any], ...] = Field(
+    events: Annotated[_Objects, AfterValidator(_are_events)] = Field(
         default=(), description="The events it caused: `type` and `data` of each."
     )
     repeated: bool = Field(

@@ -63,6 +63,10 @@ def _expires(ms: int) -> dict[str, str]:
 _COMMANDS: Final = _expires(7 * _DAY_MS) | {
     # Retention goes by record time: an older one would be deleted before it is decided.
     "message.timestamp.before.max.ms": str(6 * _DAY_MS),
+    # Strangers write here. Without this the limit would be on compressed batches, of which one of 8 MiB can
+    # take gigabytes in the memory of each reader; so the broker unpacks what comes in, and judges that.
+    "compression.type": "uncompressed",
+    "max.message.bytes": str(limits.MAX_INCOMING_BYTES),
 }
 
 

@@ -81,13 +81,20 @@ class _Delivering(Lanes[Message | _SetAside]):
         try:
             message = message_of(source, self._aggregates[source.topic])
         except Unreadable as error:
-            key = b"/%d" % source.offset  # no order with anything: a lane of its own
-            self.queue(place, source.offset, key, _SetAside(source, error))
+            self._put_aside(place, source, error)
+            return
+        except Exception as bug:  # whatever it is, the events behind it are delivered
+            logger.exception("%s-%d at %d cannot be read", *place, source.offset)
+            self._put_aside(place, source, Unreadable(repr(bug)))
             return
         if wants(self._subscriber.webhook.state.event_types, message.type):
             self.queue(place, source.offset, source.key or b"", message)
         else:
             self.pass_by(place, source.offset)
+
+    def _put_aside(self, place: Place, source: IncomingRecord, error: Unreadable) -> None:
+        """It has no order with anything: a lane of its own."""
+        self.queue(place, source.offset, b"/%d" % source.offset, _SetAside(source, error))
 
     async def _carry_out(self, work: Message | _SetAside, _: asyncio.Event) -> None:
         if isinstance(work, _SetAside):
