@@ -18,6 +18,7 @@ from eventstore.events import (
     StreamId,
     StreamNotFound,
     UnknownStream,
+    UnreadableEvent,
     VersionNotFound,
 )
 from eventstore.folding import Change, StateAt
@@ -53,5 +54,6 @@ __all__ = [
     "Subscription",
     "UnknownProjection",
     "UnknownStream",
+    "UnreadableEvent",
     "VersionNotFound",
 ]

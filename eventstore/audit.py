@@ -6,24 +6,37 @@ operators did about these.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from eventstore.events import RecordedEvent, StreamId, recorded, text_of
+from eventstore.events import (
+    UNREADABLE,
+    RecordedEvent,
+    StreamId,
+    UnreadableEvent,
+    recorded,
+    text_of,
+)
 from eventstore.folding import NOTHING, Change, StateAt, changes
 from eventstore.indexer import Kind, Source
 from eventstore.keys import NO_KEYS, Keys
 from runtime.records import IncomingRecord
 from schemas import headers
-from schemas.decoding import decode_json
+from schemas.decoding import decode_json, decoder, whole_number
 from schemas.ids import PART_SEPARATOR
 from schemas.parking import decode_action
 from schemas.personal import FORGOTTEN
-from schemas.records import Outcome, decode_command, decode_outcome
+from schemas.records import decode_command
 from schemas.topics import PERSONAL
+
+UNREADABLE_CODE: Final = "unreadable"
+"""Code of an entry whose record cannot be read; its message says why."""
+
+_SHOWN_CHARACTERS: Final = 2_000
+"""Of a key, a header or a reason; what is ours is shorter."""
 
 
 class EntryKind(StrEnum):
@@ -59,8 +72,31 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...] = ()
 
 
+class _Ended(msgspec.Struct):
+    """An outcome as it is shown: with a status or a code of a newer release, too."""
+
+    command_id: str
+    type: str
+    aggregate: str
+    aggregate_id: str
+    status: str
+    version: int
+    decided_at_ms: int
+    code: str | None = None
+    message: str | None = None
+
+
+_decode_ended: Final = decoder(_Ended)
+
+
 def of_event(event: RecordedEvent, change: tuple[Change, ...] = ()) -> Entry:
     """An event."""
+    data, reason = None, event.unreadable
+    if reason is None:
+        try:
+            data = event.json
+        except msgspec.DecodeError as error:
+            reason = str(error)
     return Entry(
         kind=EntryKind.EVENT,
         at_ms=event.occurred_at_ms,
@@ -70,14 +106,16 @@ def of_event(event: RecordedEvent, change: tuple[Change, ...] = ()) -> Entry:
         cause=event.command_id,
         correlation_id=event.correlation_id,
         version=event.version,
-        data=event.json,
+        data=data,
+        code=None if reason is None else UNREADABLE_CODE,
+        message=reason,
         changes=change,
     )
 
 
 def of_outcome(record: IncomingRecord) -> Entry:
-    """A command of which only the outcome is looked at."""
-    outcome = decode_outcome(record.value or b"")
+    """A command of which only the outcome is looked at. Raises msgspec.DecodeError."""
+    outcome = _decode_ended(record.value or b"")
     return Entry(
         kind=EntryKind.COMMAND,
         at_ms=outcome.decided_at_ms,
@@ -95,11 +133,12 @@ def of_command(
 ) -> Entry:
     """A command, with its outcome where that is known.
 
-    What was asked of an aggregate with personal data is shown as long as that has a key.
+    What was asked of an aggregate with personal data is shown as long as that has a key. Raises
+    msgspec.DecodeError.
     """
-    ending = _ending(decode_outcome(outcome.value or b"")) if outcome else {}
+    ending = _ending(_decode_ended(outcome.value or b"")) if outcome else {}
     command = decode_command(record.value or b"")
-    aggregate_id = text_of(record.key) or ""
+    aggregate_id = (text_of(record.key) or "")[:_SHOWN_CHARACTERS]
     hidden = aggregate in PERSONAL and keys.key_of(aggregate, aggregate_id) is None
     return Entry(
         kind=EntryKind.COMMAND,
@@ -116,9 +155,10 @@ def of_command(
 
 def of_dead_letter(record: IncomingRecord) -> Entry:
     """What could not be handled, and why."""
+    at_ms = whole_number(_header(record, headers.ERROR_TIMESTAMP))
     return Entry(
         kind=EntryKind.DEAD_LETTER,
-        at_ms=int(_header(record, headers.ERROR_TIMESTAMP) or record.occurred_at_ms),
+        at_ms=at_ms if at_ms is not None else record.occurred_at_ms,
         stream=_stream(_header(record, headers.ERROR_TOPIC) or "", record.key),
         type=_header(record, headers.ERROR_STAGE) or "",
         id=f"{record.topic}-{record.partition}@{record.offset}",
@@ -130,7 +170,7 @@ def of_dead_letter(record: IncomingRecord) -> Entry:
 
 
 def of_action(record: IncomingRecord) -> Entry:
-    """What an operator did about what could not be handled."""
+    """What an operator did about what could not be handled. Raises msgspec.DecodeError."""
     action = decode_action(record.value or b"")
     said = {"by": action.by, "result": action.result, "note": action.note}
     return Entry(
@@ -146,10 +186,26 @@ def of_action(record: IncomingRecord) -> Entry:
     )
 
 
+def of_unreadable(kind: EntryKind, record: IncomingRecord, reason: Exception) -> Entry:
+    """A record of a conversation that cannot be read."""
+    return Entry(
+        kind=kind,
+        at_ms=record.occurred_at_ms,
+        stream=_stream(record.topic, record.key),
+        type=UNREADABLE,
+        id=f"{record.topic}-{record.partition}@{record.offset}",
+        cause=_header(record, headers.CAUSATION_ID),
+        correlation_id=_header(record, headers.CORRELATION_ID),
+        code=UNREADABLE_CODE,
+        message=str(reason)[:_SHOWN_CHARACTERS],
+    )
+
+
 def _stream(topic: str, key: bytes | None) -> StreamId:
     """The aggregate of a record of one of its topics; of another topic, that is its name."""
     aggregate = topic.split(".")[-2] if topic.count(".") >= 2 else topic
-    return StreamId(aggregate, (text_of(key) or "").partition(PART_SEPARATOR)[0])
+    shown = (text_of(key) or "")[:_SHOWN_CHARACTERS]
+    return StreamId(aggregate, shown.partition(PART_SEPARATOR)[0])
 
 
 def aggregate_timeline(
@@ -167,7 +223,7 @@ def aggregate_timeline(
         entries.append(of_event(event, changes(before, after)))
         before = after
     for record in refused:
-        entry = of_outcome(record)
+        entry = _shown(EntryKind.COMMAND, record, of_outcome)
         if until is None or (entry.version or 0) < until[0] or entry.at_ms <= until[1]:
             entries.append(entry)
     # A refusal stands behind the version that it was judged against.
@@ -183,17 +239,27 @@ def conversation(
     by_kind: dict[Kind, list[tuple[str, IncomingRecord]]] = defaultdict(list)
     for source, record in records:
         by_kind[source.kind].append((source.aggregate, record))
-    outcomes = {
-        (aggregate, decode_outcome(record.value or b"").command_id): record
-        for aggregate, record in by_kind[Kind.OUTCOMES]
-    }
-    entries = [of_event(recorded(*found, keys)) for found in by_kind[Kind.HISTORY]]
+    entries: list[Entry] = []
+    outcomes: dict[tuple[str, str], IncomingRecord] = {}
+    for aggregate, record in by_kind[Kind.OUTCOMES]:
+        try:
+            outcomes[aggregate, _decode_ended(record.value or b"").command_id] = record
+        except msgspec.DecodeError as reason:
+            entries.append(of_unreadable(EntryKind.COMMAND, record, reason))
+    for aggregate, record in by_kind[Kind.HISTORY]:
+        try:
+            entries.append(of_event(recorded(aggregate, record, keys)))
+        except UnreadableEvent as reason:
+            entries.append(of_unreadable(EntryKind.EVENT, record, reason))
     entries += [of_dead_letter(record) for _, record in by_kind[Kind.DEAD_LETTERS]]
-    entries += [of_action(record) for _, record in by_kind[Kind.AUDIT]]
+    entries += [_shown(EntryKind.ACTION, r, of_action) for _, r in by_kind[Kind.AUDIT]]
     for aggregate, record in by_kind[Kind.COMMANDS]:
-        command_id = decode_command(record.value or b"").command_id
-        outcome = outcomes.pop((aggregate, command_id), None)
-        entries.append(of_command(aggregate, record, outcome, keys))
+        try:
+            command_id = decode_command(record.value or b"").command_id
+            outcome = outcomes.pop((aggregate, command_id), None)
+            entries.append(of_command(aggregate, record, outcome, keys))
+        except msgspec.DecodeError as reason:
+            entries.append(of_unreadable(EntryKind.COMMAND, record, reason))
     entries += [of_outcome(record) for record in outcomes.values()]
     depth = _depths(entries)
     return tuple(sorted(entries, key=lambda e: (e.at_ms, depth[e.id], e.stream, e.version or 0)))
@@ -216,11 +282,20 @@ def _depths(entries: Iterable[Entry]) -> dict[str, int]:
     return depths
 
 
-def _ending(outcome: Outcome) -> dict[str, Any]:
+def _shown(
+    kind: EntryKind, record: IncomingRecord, entry_of: Callable[[IncomingRecord], Entry]
+) -> Entry:
+    try:
+        return entry_of(record)
+    except msgspec.DecodeError as reason:
+        return of_unreadable(kind, record, reason)
+
+
+def _ending(outcome: _Ended) -> dict[str, Any]:
     return {
         "version": outcome.version,
-        "status": outcome.status.value,
-        "code": outcome.code.value if outcome.code else None,
+        "status": outcome.status,
+        "code": outcome.code,
         "message": outcome.message,
     }
 
@@ -228,5 +303,6 @@ def _ending(outcome: Outcome) -> dict[str, Any]:
 def _header(record: IncomingRecord, name: str) -> str | None:
     for mark, value in record.headers:
         if mark == name:
-            return text_of(value)
+            text = text_of(value)
+            return None if text is None else text[:_SHOWN_CHARACTERS]
     return None

@@ -23,7 +23,11 @@ from schemas.upcasting import Reader
 PLAIN: Final = "stream"
 """The aggregate whose streams have no decider."""
 
+UNREADABLE: Final = "(unreadable)"
+"""Instead of the type of a record that cannot be read."""
+
 _SEPARATOR: Final = "/"
+_SHOWN_CHARACTERS: Final = 500
 
 
 class EventStoreError(Exception):
@@ -69,6 +73,12 @@ class IndexIncomplete(EventStoreError):
     """The index misses events: part of it was removed by hand. `orderflow indexer --rebuild` mends it."""
 
     code = "index_incomplete"
+
+
+class UnreadableEvent(EventStoreError):
+    """A record of a history cannot be read: written by a newer release, damaged, or by somebody else."""
+
+    code = "unreadable_event"
 
 
 class ConcurrencyConflict(EventStoreError):
@@ -137,7 +147,8 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event as it stands in the history. ``data``: its JSON; ``version`` counts from 1.
 
     ``partition`` and ``offset``: where it stands on its history topic. ``occurred_at_ms``: epoch
-    milliseconds, UTC.
+    milliseconds, UTC. ``unreadable``: in a timeline, why the event cannot be read; then type and data are
+    unknown.
     """
 
     stream: StreamId
@@ -151,10 +162,11 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str | None
     partition: int
     offset: int
+    unreadable: str | None = None
 
     @property
     def json(self) -> Any:
-        """The data as Python has it."""
+        """The data as Python has it. Raises msgspec.DecodeError for what Python cannot hold."""
         return decode_json(self.data)
 
 
@@ -179,9 +191,18 @@ def recorded(aggregate: str, record: IncomingRecord, keys: Keys = NO_KEYS) -> Re
     """A record of a history topic; an old event's data is as it would be written today, and what is
     personal in it is in the clear, or ``(forgotten)`` where ``keys`` has no key for it.
 
-    Raises msgspec.DecodeError for bytes that are no event, UnsupportedVersion for a newer one than is known
-    here, SealBroken.
+    Raises UnreadableEvent for bytes that are no event, for a newer version than is known here, and for a
+    seal that is broken.
     """
+    try:
+        return _recorded(aggregate, record, keys)
+    except (msgspec.MsgspecError, ValueError) as error:
+        place = f"{record.topic}-{record.partition}@{record.offset}"
+        reason = str(error)[:_SHOWN_CHARACTERS]
+        raise UnreadableEvent(f"{place} cannot be read: {reason}") from error
+
+
+def _recorded(aggregate: str, record: IncomingRecord, keys: Keys) -> RecordedEvent:
     event = decode_event(record.value or b"")
     kind = event.type
     stream = StreamId(aggregate, (record.key or b"").decode())
@@ -208,6 +229,26 @@ def recorded(aggregate: str, record: IncomingRecord, keys: Keys = NO_KEYS) -> Re
         traceparent=text_of(marks.get(headers.TRACEPARENT)),
         partition=record.partition,
         offset=record.offset,
+    )
+
+
+def unreadable(
+    stream: StreamId, version: int, record: IncomingRecord, reason: str
+) -> RecordedEvent:
+    """What is known of an event that cannot be read: where it is and when it was written."""
+    return RecordedEvent(
+        stream=stream,
+        version=version,
+        type=UNREADABLE,
+        data=msgspec.Raw(b"null"),
+        id=f"{record.topic}-{record.partition}@{record.offset}",
+        occurred_at_ms=record.occurred_at_ms,
+        command_id=None,
+        correlation_id=None,
+        traceparent=None,
+        partition=record.partition,
+        offset=record.offset,
+        unreadable=reason,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from commands.aggregate import Aggregate, Loaded
-from eventstore.events import PLAIN, RecordedEvent
+from eventstore.events import PLAIN, RecordedEvent, UnreadableEvent
 from sagas import by_name
 from schemas.decoding import decode_json, decoder
 from schemas.records import encode
@@ -29,23 +29,59 @@ class StateAt(msgspec.Struct, frozen=True):
         return decode_json(encode({"state": self.state, "parts": dict(self.parts)}))
 
 
+MAX_DEPTH: Final = 50
+"""Levels of a state whose fields are compared one by one; what is deeper is compared as a whole."""
+
 NOTHING: Final = StateAt(0, 0, None)
 
 
 def fold(
     aggregate: str, events: Iterable[RecordedEvent]
 ) -> Iterator[tuple[RecordedEvent, StateAt]]:
-    """Each event with the state after it. Raises msgspec.DecodeError, ValueError for a gap."""
+    """Each event with the state after it. Raises UnreadableEvent for one that makes no state of it."""
+    for event, state in fold_leniently(aggregate, events):
+        if event.unreadable:
+            raise UnreadableEvent(event.unreadable)
+        yield event, state
+
+
+def fold_leniently(
+    aggregate: str, events: Iterable[RecordedEvent]
+) -> Iterator[tuple[RecordedEvent, StateAt]]:
+    """Each event with the state after it. From one on that cannot be read or folded, the state stays as it
+    was before it, and the first such event says why.
+    """
     row = by_name[aggregate]
     types = {event.__name__: event for event in row.events}
-    loaded = Loaded()
-    version = 0
+    loaded, state, reason = Loaded(), NOTHING, ""
     for event in events:
-        if event.version != version + 1:
-            raise ValueError(f"{event.stream}: version {event.version} follows {version}")
-        version = event.version
-        loaded = _evolved(row, types, loaded, event)
-        yield event, StateAt(version, event.occurred_at_ms, loaded.root, loaded.parts)
+        shown = event
+        if not reason:
+            try:
+                loaded = _next(row, types, loaded, state.version, event)
+                state = StateAt(event.version, event.occurred_at_ms, loaded.root, loaded.parts)
+            except _UNFOLDABLE as error:
+                reason = event.unreadable or f"{event.stream}, version {event.version}: {error!r}"
+                shown = msgspec.structs.replace(event, unreadable=reason)
+        yield shown, state
+
+
+_UNFOLDABLE: Final = (msgspec.MsgspecError, LookupError, ValueError, TypeError, AttributeError)
+"""What a forged or newer event makes of a fold, which trusts that every event was once decided."""
+
+
+def _next(
+    row: Aggregate,
+    types: Mapping[str, type[msgspec.Struct]],
+    loaded: Loaded,
+    version: int,
+    event: RecordedEvent,
+) -> Loaded:
+    if event.unreadable:
+        raise ValueError(event.unreadable)
+    if event.version != version + 1:
+        raise ValueError(f"version {event.version} follows {version}")
+    return _evolved(row, types, loaded, event)
 
 
 def _evolved(
@@ -82,18 +118,18 @@ def changes(before: StateAt, after: StateAt) -> tuple[Change, ...]:
 def _fields(at: StateAt) -> Iterator[tuple[str, Any]]:
     plain = at.plain()
     if at.state is not None:
-        yield from _leaves(plain["state"], "")
-    yield from _leaves(plain["parts"], "parts.")
+        yield from _leaves(plain["state"], "", MAX_DEPTH)
+    yield from _leaves(plain["parts"], "parts.", MAX_DEPTH)
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
     inside: Iterable[tuple[object, Any]]
-    if isinstance(value, dict):
+    if depth and isinstance(value, dict):
         inside = value.items()
-    elif isinstance(value, list):
+    elif depth and isinstance(value, list):
         inside = enumerate(value)
     else:
         yield path.removesuffix("."), value
         return
     for name, item in inside:
-        yield from _leaves(item, f"{path}{name}.")
+        yield from _leaves(item, f"{path}{name}.", depth - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,12 +13,15 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from eventstore.events import Position, RecordedEvent, position_of, recorded
+from eventstore.indexer import is_event
 from eventstore.keys import KeyReader
 from eventstore.progress import OnProgress, Watch
 from runtime import kafka
-from runtime.records import incoming
+from runtime.records import IncomingRecord, incoming
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
+
+logger = logging.getLogger(__name__)
 
 BATCH: Final = 1_000
 POLL_S: Final = 0.1
@@ -81,7 +85,8 @@ class Subscription:
     def __iter__(self) -> Iterator[RecordedEvent]:
         """Events until it is closed, or until none came for its patience.
 
-        Raises KafkaException, KeysStalled.
+        Raises KafkaException, KeysStalled; UnreadableEvent for one of a newer release. ``position`` is then
+        behind it.
         """
         quiet_since = time.monotonic()
         try:
@@ -99,7 +104,7 @@ class Subscription:
     def to_the_end(self, on_progress: OnProgress | None = None) -> Iterator[RecordedEvent]:
         """Events up to the high watermark of this moment.
 
-        Raises ReplayStalled, KeysStalled, KafkaException.
+        Raises ReplayStalled, KeysStalled, KafkaException, UnreadableEvent.
         """
         targets = kafka.end_offsets(self._admin, self._at, CALL_S)
         watch = Watch(sum(self._at.values()), sum(targets.values()), ReplayStalled, on_progress)
@@ -131,9 +136,20 @@ class Subscription:
             error, offset = message.error(), int(message.offset() or 0)
             if error is None:
                 self._at[place] = offset + 1
-                return recorded(self._aggregate_of[place[0]], incoming(message), self._keys)
+                event = self._event(self._aggregate_of[place[0]], incoming(message))
+                if event is not None:
+                    return event
+                continue
             if error.code() == KafkaError._PARTITION_EOF:
                 self._at[place] = max(self._at[place], offset)
             elif not kafka.is_transient(error):
                 raise KafkaException(error)
         return None
+
+    def _event(self, aggregate: str, record: IncomingRecord) -> RecordedEvent | None:
+        """The event; None for a record that is none: the index leaves it out, too."""
+        if not is_event(record):
+            place = f"{record.topic}-{record.partition}@{record.offset}"
+            logger.warning("%s is no event of a stream: passed over", place)
+            return None
+        return recorded(aggregate, record, self._keys)

@@ -14,6 +14,8 @@ and, each after ``<prefix>:history-index:<epoch>:`` (on a cluster, ``{<prefix>:h
     refused:<n>:<id>  zset    commands that an aggregate refused, by time, the newest 1,000
     talk:<id>         set     places of the events and dead letters of a conversation
     recent:<id>       set     places of its commands and outcomes, while they last
+    aside             zset    places of records on history topics that are no events of a stream: those that
+                              cannot be read, and those whose version is not the next one; the newest 1,000
 
 A Redis that was emptied gets another epoch, so a process that remembers the old one can neither read from
 the new index with old numbers nor write to it.
@@ -27,16 +29,23 @@ from __future__ import annotations
 import struct
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from contextlib import closing
+from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from readmodels import positions
-from readmodels.scripts import POSITION
+from readmodels.scripts import CALL_LIMIT, HISTORY, POSITION
 from readmodels.steps import Steps
-from runtime.redis import Command
+from runtime.redis import Command, is_cluster, pooled
+from runtime.settings import Settings
 
 ENTRY_BYTES: Final = 8
 REFUSED_KEPT: Final = 1_000
 """Of one aggregate; a hot one is refused many times a second."""
+
+ASIDE_KEPT: Final = 1_000
+"""Records on history topics that are no events; more of them are only more of the same."""
 
 _PARTITION_BITS: Final = 12
 _OFFSET_BITS: Final = 42
@@ -87,6 +96,7 @@ class IndexKeys:
         self._stem = f"{stem(prefix, together=together)}:{epoch}:"
         self.topics = f"{self._stem}topics"
         self.positions = f"{self._stem}positions"
+        self.aside = f"{self._stem}aside"
 
     def stream(self, topic: int, identity: str) -> str:
         """Offsets of one stream."""
@@ -144,15 +154,21 @@ class Entries:
 
     def __init__(self, keys: IndexKeys) -> None:
         self._keys = keys
+        self._events: list[tuple[str, int, bytes, int, int]] = []
         self._writes: list[Command] = []
         self._sets: dict[str, list[int]] = {}
         self._lives: dict[str, int] = {}
 
-    def event(self, at: Place, stream_id: str, version: int) -> None:
-        """An event of a stream."""
+    def event(self, at: Place, stream_id: str, version: int, missing: int = 0) -> None:
+        """An event of a stream. ``missing``: how many records of the partition are gone."""
         entry = struct.pack(">q", at.offset + 1)
         key = self._keys.stream(at.topic, stream_id)
-        self._writes.append(("SETRANGE", key, (version - 1) * ENTRY_BYTES, entry))
+        self._events.append((key, version, entry, missing, at.packed()))
+
+    def aside(self, at: Place) -> None:
+        """A record on a history topic that is no event."""
+        self._writes.append(("ZADD", self._keys.aside, at.packed(), at.packed()))
+        self._writes.append(("ZREMRANGEBYRANK", self._keys.aside, 0, -ASIDE_KEPT - 1))
 
     def talk(self, at: Place, correlation_id: str) -> None:
         """A record that stays, of a conversation."""
@@ -173,9 +189,21 @@ class Entries:
 
     def commands(self) -> list[Command]:
         """One pipeline."""
+        events = self._events
+        placed = [
+            self._placed(events[begin : begin + CALL_LIMIT])
+            for begin in range(0, len(events), CALL_LIMIT)
+        ]
         added: list[Command] = [("SADD", key, *places) for key, places in self._sets.items()]
         kept: list[Command] = [("PEXPIRE", key, life) for key, life in self._lives.items()]
-        return [*self._writes, *added, *kept]
+        return [*placed, *self._writes, *added, *kept]
+
+    def _placed(self, events: Iterable[tuple[str, int, bytes, int, int]]) -> Command:
+        index = {self._keys.aside: 1}
+        listed: list[tuple[Any, ...]] = []
+        for key, *event in events:
+            listed.append((index.setdefault(key, len(index) + 1), *event))
+        return HISTORY.call(list(index), ASIDE_KEPT, msgspec.msgpack.encode(listed))
 
 
 def write(
@@ -194,6 +222,16 @@ def write(
     return all(int(at) >= after for at, (_, after) in zip(reached, covers.values(), strict=True))
 
 
+def add(entries: Entries) -> Steps[None]:
+    """Entries without their positions: more of the same partition follow."""
+    yield entries.commands()
+
+
+def probe(keys: IndexKeys) -> Steps[None]:
+    """Write nothing, by a command that writes: a server that is full or read-only refuses it."""
+    yield [("SETRANGE", f"{keys.positions}:probe", 0, "")]
+
+
 def offsets_of(entries: bytes) -> list[int | None]:
     """Offsets of consecutive versions; None for one that is not indexed."""
     return [offset - 1 if offset else None for (offset,) in struct.iter_unpack(">q", entries)]
@@ -202,6 +240,20 @@ def offsets_of(entries: bytes) -> list[int | None]:
 def places_of(members: Iterable[str | bytes]) -> list[Place]:
     """Of a set, in order of topic, partition and offset."""
     return [Place.unpacked(member) for member in sorted(map(int, members))]
+
+
+def aside(settings: Settings) -> list[Place]:
+    """The newest records on history topics that are no events of a stream, as far as there is an index.
+
+    Raises RedisError.
+    """
+    with closing(pooled(settings)) as redis:
+        (epoch,) = redis.run([("GET", epoch_key(settings.topic_prefix))])
+        if epoch is None:
+            return []
+        keys = IndexKeys(settings.topic_prefix, epoch, together=is_cluster(settings))
+        (members,) = redis.run([("ZRANGE", keys.aside, 0, -1)])
+    return places_of(members)
 
 
 def _field(place: tuple[int, int]) -> str:

@@ -9,28 +9,33 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from eventstore import index
 from eventstore.events import text_of
 from eventstore.index import Entries, IndexKeys, Place, worker_key
 from eventstore.progress import OnProgress, Watch
+from readmodels import refusals
 from readmodels.steps import drive
 from runtime import kafka
+from runtime.condition import Condition
 from runtime.records import IncomingRecord, incoming
 from runtime.redis import is_cluster, new_line, pooled
 from runtime.settings import Settings
 from runtime.topic_admin import topic_ids, topics_of
+from runtime.topic_watch import TopicWatch
 from schemas import headers, topics
 from schemas.decoding import decoder
-from schemas.ids import PART_SEPARATOR
+from schemas.ids import MAX_ID_LENGTH, PART_SEPARATOR, is_id
+from schemas.money import MAX_AMOUNT
 from schemas.records import OutcomeStatus
 
 logger = logging.getLogger(__name__)
@@ -75,11 +80,14 @@ class Source(NamedTuple):
 
 
 class _Event(msgspec.Struct):
+    type: str
+    id: str
     version: int
+    occurred_at_ms: int
 
 
 class _Outcome(msgspec.Struct):
-    status: OutcomeStatus
+    status: str
     command_id: str
     decided_at_ms: int
 
@@ -127,6 +135,8 @@ class Indexer:
         )
         self._indexed: dict[At, int] = {}
         """How far the index is with what is being read."""
+        self._missing: dict[At, int] = {}
+        """How many records of a partition are gone."""
         self.keys = IndexKeys(settings.topic_prefix, "", together=self._together)
         self.numbers: dict[str, int] = {}
         """Topic → the number under which the index knows it."""
@@ -156,9 +166,14 @@ class Indexer:
                 time.sleep(0.005)
 
     def run(self, stopping: threading.Event) -> None:
-        """Index what comes until told to stop; while Redis is away, wait. Raises KafkaException."""
+        """Index what comes until told to stop; while Redis is away, wait.
+
+        Raises KafkaException, TopicsMadeAnew.
+        """
         assigned, beat_at = False, 0.0
+        topics_watch, redis = TopicWatch(self._settings, self._ids), Condition("Redis")
         while not stopping.is_set():
+            topics_watch.look()
             try:
                 if not assigned:
                     self._assign(self.places)
@@ -167,8 +182,9 @@ class Indexer:
                     beat_at = time.monotonic()
                     self._reads.run([("SET", self._worker_key, "1", "PX", WORKER_LIFE_MS)])
                 self._step(POLL_S)
+                redis.whole()
             except (RedisError, OSError) as fault:
-                logger.warning("Redis: %s; trying again", fault)
+                redis.broken(fault)
                 assigned = False  # what was read but not written is read again
                 stopping.wait(RETRY_S)
 
@@ -204,8 +220,8 @@ class Indexer:
             try:
                 records = self._step(POLL_S)
             except RedisError:  # what came of it is unknown: on from where the index says it is
+                records = 0
                 self._assign(targets)
-                continue
             watch.moved(self._sum(), records)
         watch.done()
 
@@ -216,6 +232,7 @@ class Indexer:
         """Read these from where the index is; from their first offset where it has nothing."""
         self._recognise()
         first = kafka.first_offsets(self._admin, places, CALL_S)
+        self._missing |= first
         numbered = {(self.numbers[t], p): offset for (t, p), offset in first.items()}
         drive(self._reads, index.begin(self.keys, numbered))
         self._indexed = dict.fromkeys(places, 0) | self._positions(places)
@@ -231,33 +248,65 @@ class Indexer:
 
     def _step(self, wait_s: float) -> int:
         """Index what has come; how many records that were."""
-        entries = Entries(self.keys)
         reached: dict[At, int] = {}
-        records = 0
+        records: list[IncomingRecord] = []
         for message in kafka.what_came(self._reading(), BATCH, wait_s):
             at, offset = _place(message)
             if at not in self._indexed or offset is None:
                 continue
             if message.error() is None:
-                record = incoming(message)
-                note(entries, self.sources[record.topic], self.numbers[record.topic], record)
-                records += 1
+                records.append(incoming(message))
             reached[at] = offset
         covers = {at: offset for at, offset in reached.items() if offset > self._indexed[at]}
-        if covers and not self._write(entries, covers):
+        if covers and not self._write(records, covers):
             logger.warning("Redis has lost part of the index: reading on from what it has")
             self._assign(list(self._indexed))
-        return records
+        return len(records)
 
-    def _write(self, entries: Entries, covers: Mapping[At, int]) -> bool:
+    def _write(self, records: Sequence[IncomingRecord], covers: Mapping[At, int]) -> bool:
         moves = {
             (self.numbers[at[0]], at[1]): (self._indexed[at], offset)
             for at, offset in covers.items()
         }
-        if not drive(self._line, index.write(self.keys, entries, moves)):
-            return False
-        self._indexed |= covers
-        return True
+        entries = self._entries(records)
+        try:
+            written = drive(self._line, index.write(self.keys, entries, moves))
+        except ResponseError as refusal:
+            self._require_content(refusal)
+            self._write_smaller(records)
+            written = drive(self._line, index.write(self.keys, Entries(self.keys), moves))
+        if written:
+            self._indexed |= covers
+        return written
+
+    def _entries(self, records: Iterable[IncomingRecord]) -> Entries:
+        entries = Entries(self.keys)
+        for record in records:
+            source, number = self.sources[record.topic], self.numbers[record.topic]
+            note(entries, source, number, record, self._missing[record.topic, record.partition])
+        return entries
+
+    def _write_smaller(self, records: Sequence[IncomingRecord]) -> None:
+        """Write what Redis takes of these records; the one that it refuses is left out, and logged."""
+        waiting = deque([records])
+        while waiting:
+            some = waiting.popleft()
+            try:
+                drive(self._line, index.add(self._entries(some)))
+            except ResponseError as refusal:
+                self._require_content(refusal)
+                if len(some) > 1:
+                    middle = len(some) // 2
+                    waiting.extendleft((some[middle:], some[:middle]))
+                    continue
+                place = f"{some[0].topic}-{some[0].partition}@{some[0].offset}"
+                logger.error("%s cannot be indexed: Redis refuses it: %s", place, refusal)
+
+    def _require_content(self, refusal: ResponseError) -> None:
+        """Raise the refusal, or RedisError, unless it is for what was sent."""
+        if not refusals.may_be_content(refusal):
+            raise refusal
+        drive(self._line, index.probe(self.keys))
 
 
 def _place(message: Message) -> tuple[At, int | None]:
@@ -273,34 +322,72 @@ def _place(message: Message) -> tuple[At, int | None]:
     raise KafkaException(error)
 
 
-def note(entries: Entries, source: Source, number: int, record: IncomingRecord) -> None:
-    """What one record adds; ``number`` is its topic's.
+def note(
+    entries: Entries, source: Source, number: int, record: IncomingRecord, missing: int = 0
+) -> None:
+    """Add what one record says; ``number`` is its topic's, ``missing``: see `Entries.event`. Never raises.
 
-    What is no message of ours adds nothing: it is in the dead letters.
+    What is no message of ours adds nothing: it is in the dead letters. On a history topic, where only
+    processors write, it is put aside.
     """
     at = Place(number, record.partition, record.offset)
-    correlation = _header(record, headers.CORRELATION_ID)
+    correlation = _conversation(_header(record, headers.CORRELATION_ID))
     try:
         match source.kind:
             case Kind.HISTORY:
-                event = _decode_event(record.value or b"")
-                entries.event(at, (record.key or b"").decode(), event.version)
+                _note_event(entries, at, record, missing)
                 if correlation:
                     entries.talk(at, correlation)
             case Kind.OUTCOMES:
                 outcome = _decode_outcome(record.value or b"")
-                entries.recent(at, correlation or outcome.command_id, source.life_ms)
-                if outcome.status is OutcomeStatus.REJECTED:
-                    aggregate_id = (record.key or b"").decode().partition(PART_SEPARATOR)[0]
-                    entries.refused(at, aggregate_id, outcome.decided_at_ms, source.life_ms)
+                talk = correlation or _conversation(outcome.command_id)
+                if talk:
+                    entries.recent(at, talk, source.life_ms)
+                aggregate_id = (record.key or b"").decode().partition(PART_SEPARATOR)[0]
+                if outcome.status == OutcomeStatus.REJECTED and is_id(aggregate_id):
+                    at_ms = min(max(outcome.decided_at_ms, 0), MAX_AMOUNT)
+                    entries.refused(at, aggregate_id, at_ms, source.life_ms)
             case Kind.COMMANDS:
                 command = _decode_command(record.value or b"")
-                entries.recent(at, correlation or command.command_id, source.life_ms)
+                talk = correlation or _conversation(command.command_id)
+                if talk:
+                    entries.recent(at, talk, source.life_ms)
             case Kind.DEAD_LETTERS | Kind.AUDIT:
                 if correlation:
                     entries.talk(at, correlation)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return
+
+
+def is_event(record: IncomingRecord) -> bool:
+    """True if a record of a history topic may be an event: its stream and a version that can be."""
+    return _event_in(record) is not None
+
+
+def _event_in(record: IncomingRecord) -> tuple[str, int] | None:
+    """The id of its stream and the version of a record that may be an event."""
+    try:
+        version = _decode_event(record.value or b"").version
+        stream_id = (record.key or b"").decode()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    # An event of version n has n - 1 others of its stream before it.
+    return (stream_id, version) if is_id(stream_id) and 1 <= version <= record.offset + 1 else None
+
+
+def _note_event(entries: Entries, at: Place, record: IncomingRecord, missing: int) -> None:
+    found = _event_in(record)
+    if found is not None:
+        entries.event(at, *found, missing)
+        return
+    place = f"{record.topic}-{record.partition}@{record.offset}"
+    logger.warning("%s is no event of a stream: left out of the index", place)
+    entries.aside(at)
+
+
+def _conversation(text: str | None) -> str | None:
+    """The id of a conversation, if it can be one: no command of ours carries a longer one."""
+    return text if text and len(text) <= MAX_ID_LENGTH else None
 
 
 def _header(record: IncomingRecord, name: str) -> str | None:

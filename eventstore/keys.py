@@ -6,9 +6,11 @@ once, and on from there before each use: what was forgotten before a reading beg
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Final, Protocol
 
+import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -16,9 +18,11 @@ from eventstore.progress import Watch
 from runtime import kafka
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
-from schemas.ids import is_part_key
+from schemas.ids import is_id
 from schemas.personal import key_in
 from schemas.topics import PERSONAL
+
+logger = logging.getLogger(__name__)
 
 BATCH: Final = 5_000
 POLL_S: Final = 0.1
@@ -113,10 +117,15 @@ class KeyReader:
         return self._consumers[at]
 
     def _note(self, aggregate: str, key: object, value: object) -> None:
-        identity = key.decode() if isinstance(key, bytes) else str(key)
-        if is_part_key(identity):
+        """Keep the key of the newest record that can be read; a deletion ends it. Never raises."""
+        identity = key.decode(errors="replace") if isinstance(key, bytes) else ""
+        if not is_id(identity):
             return
-        found = key_in(value) if isinstance(value, bytes) else None
+        try:
+            found = key_in(value) if isinstance(value, bytes) else None
+        except (msgspec.DecodeError, ValueError) as error:
+            logger.warning("a record of %s %s cannot be read: %s", aggregate, identity, error)
+            return
         if found is None:
             self._found.pop((aggregate, identity), None)
         else:

@@ -9,7 +9,15 @@ from typing import Final
 from confluent_kafka.admin import AdminClient
 
 from eventstore import index
-from eventstore.events import IndexIncomplete, RecordedEvent, StreamId, VersionNotFound, recorded
+from eventstore.events import (
+    IndexIncomplete,
+    RecordedEvent,
+    StreamId,
+    UnreadableEvent,
+    VersionNotFound,
+    recorded,
+    unreadable,
+)
 from eventstore.fetching import Fetcher
 from eventstore.index import ENTRY_BYTES, IndexKeys, Place, epoch_key
 from eventstore.indexer import Indexer, Kind, Source
@@ -54,10 +62,14 @@ class Reader:
         )
         return int(length) // ENTRY_BYTES
 
-    def events(self, stream: StreamId, first: int, last: int | None) -> Iterator[RecordedEvent]:
-        """Versions ``first`` to ``last``, both included; to the end for None.
+    def events(
+        self, stream: StreamId, first: int, last: int | None, *, leniently: bool = False
+    ) -> Iterator[RecordedEvent]:
+        """Versions ``first`` to ``last``, both included; to the end for None. ``leniently``: an event that
+        cannot be read comes with the reason, in its place.
 
-        Raises HistoryIncomplete, IndexIncomplete, VersionNotFound for versions that cannot be.
+        Raises HistoryIncomplete, IndexIncomplete, UnreadableEvent, VersionNotFound for versions that cannot
+        be.
         """
         if first < 1 or (last is not None and last < first):
             raise VersionNotFound(f"versions count from 1; {first} to {last} are none")
@@ -68,11 +80,26 @@ class Reader:
             if len(offsets) != len(found):
                 raise IndexIncomplete(f"{stream}: {IndexIncomplete.__doc__}")
             self.keys.refresh([(stream.aggregate, partition)])
-            for record in self._fetcher.fetch(topic, partition, offsets):
-                yield recorded(stream.aggregate, record, self.keys)
+            records = self._fetcher.fetch(topic, partition, offsets)
+            for version, record in enumerate(records, first):
+                yield self._event(stream, version, record, leniently=leniently)
             if len(found) < PAGE:
                 return
             first += PAGE
+
+    def _event(
+        self, stream: StreamId, version: int, record: IncomingRecord, *, leniently: bool
+    ) -> RecordedEvent:
+        try:
+            event = recorded(stream.aggregate, record, self.keys)
+            if (event.stream, event.version) != (stream, version):
+                place = f"{record.topic}-{record.partition}@{record.offset}"
+                raise UnreadableEvent(f"{place} is not version {version} of {stream}")
+        except UnreadableEvent as reason:
+            if not leniently:
+                raise
+            return unreadable(stream, version, record, str(reason))
+        return event
 
     def refused(self, stream: StreamId) -> Iterator[IncomingRecord]:
         """Outcomes that refused a command for this aggregate: the newest, as long as outcomes are kept."""

@@ -28,7 +28,7 @@ from eventstore.events import (
     StreamNotFound,
     VersionNotFound,
 )
-from eventstore.folding import NOTHING, StateAt, fold
+from eventstore.folding import NOTHING, StateAt, fold, fold_leniently
 from eventstore.following import Subscription
 from eventstore.progress import OnProgress
 from eventstore.projections import Projection, ProjectionExists, ProjectionShelf, UnknownProjection
@@ -147,7 +147,7 @@ class EventStore:
         """The aggregate after ``version``, or as of ``at_ms`` (epoch milliseconds, UTC), or as it is.
 
         As of a time means: after the events that had happened by then, up to the first that had not. Raises
-        StreamNotFound, VersionNotFound, HistoryIncomplete, UnknownStream.
+        StreamNotFound, VersionNotFound, HistoryIncomplete, UnreadableEvent, UnknownStream.
         """
         last = NOTHING
         for _, state in self.states(stream, version=version, at_ms=at_ms):
@@ -164,17 +164,7 @@ class EventStore:
         target = StreamId.parse(stream)
         with self._turn:
             events = self.get_stream(target, 1, version)
-        if not events:
-            raise StreamNotFound(f"{target}: nothing was ever appended to it")
-        if version is not None and events[-1].version < version:
-            raise VersionNotFound(
-                f"{target} has no version {version}; it stands at {events[-1].version}"
-            )
-        happened = takewhile(lambda e: at_ms is None or e.occurred_at_ms <= at_ms, events)
-        found = tuple(fold(target.aggregate, happened))
-        if not found:
-            raise VersionNotFound(f"{target} had not begun at that time")
-        return found
+        return tuple(fold(target.aggregate, _happened(target, events, version, at_ms)))
 
     # Audit.
 
@@ -183,16 +173,25 @@ class EventStore:
     ) -> tuple[audit.Entry, ...]:
         """Events of one aggregate with what each changed, and the commands that it refused.
 
-        Refusals are there as long as outcomes are kept (48 hours), the newest 1,000. Raises as ``state_at``
-        does.
+        Refusals are there as long as outcomes are kept (48 hours), the newest 1,000. What cannot be read is
+        an entry that says why. Raises as ``state_at`` does, but UnreadableEvent.
         """
+        return self.history(stream, version=version, at_ms=at_ms)[0]
+
+    def history(
+        self, stream: StreamId | str, *, version: int | None = None, at_ms: int | None = None
+    ) -> tuple[tuple[audit.Entry, ...], StateAt]:
+        """The ``timeline`` and the state after it: the last one that all events before it make."""
         target = StreamId.parse(stream)
         with self._turn:
-            states = self.states(target, version=version, at_ms=at_ms)
+            events = tuple(self._reader.events(target, 1, version, leniently=True))
+            happened = _happened(target, events, version, at_ms)
+            states = tuple(fold_leniently(target.aggregate, happened))
+            last = states[-1][0]
             bounded = version is not None or at_ms is not None
-            last = states[-1][1]
             until = (last.version, at_ms or last.occurred_at_ms) if bounded else None
-            return audit.aggregate_timeline(states, self._reader.refused(target), until)
+            entries = audit.aggregate_timeline(states, self._reader.refused(target), until)
+        return entries, states[-1][1]
 
     def conversation(self, correlation_id: str) -> tuple[audit.Entry, ...]:
         """Commands, events and dead letters of a conversation over all aggregates; empty: none is known.
@@ -265,6 +264,22 @@ class EventStore:
             raise UnknownProjection(
                 f"no projection {name!r} is registered; there are: {known}"
             ) from None
+
+
+def _happened(
+    target: StreamId, events: Sequence[RecordedEvent], version: int | None, at_ms: int | None
+) -> tuple[RecordedEvent, ...]:
+    """The events up to a time; at least one. Raises StreamNotFound, VersionNotFound."""
+    if not events:
+        raise StreamNotFound(f"{target}: nothing was ever appended to it")
+    if version is not None and events[-1].version < version:
+        raise VersionNotFound(
+            f"{target} has no version {version}; it stands at {events[-1].version}"
+        )
+    found = tuple(takewhile(lambda e: at_ms is None or e.occurred_at_ms <= at_ms, events))
+    if not found:
+        raise VersionNotFound(f"{target} had not begun at that time")
+    return found
 
 
 def _known(aggregates: Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import msgspec
 from payments.gateway import Charge, GatewayUnavailable, KeyReused, PaymentGateway
 from payments.reaction import Followup, Refund, Task, after_charge, after_refund, react
 from runtime.records import IncomingRecord
+from runtime.sending import Unsendable
 from schemas.ids import is_id
 from schemas.records import decode_event
 from schemas.upcasting import UnsupportedVersion
@@ -100,8 +101,12 @@ class Asker:
             logger.exception("bug while asking for payment %s", work.task.key)
             await self._sender.dead_letter(work.source, "internal_error", bug)
             return
-        for followup in followups:  # in their order: a refund follows its capture
-            await self._sender.command(followup, work.event_id, work.source)
+        try:
+            for followup in followups:  # in their order: a refund follows its capture
+                await self._sender.command(followup, work.event_id, work.source)
+        except Unsendable as refusal:
+            logger.error("payment %s: %s", work.task.key, refusal)
+            await self._sender.dead_letter(work.source, "too_large", refusal)
 
     async def set_aside(self, source: IncomingRecord, error: Unreadable) -> None:
         """An event that nobody can read."""

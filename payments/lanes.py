@@ -5,13 +5,16 @@ payment waits for another.
 """
 
 import asyncio
+import logging
 
 import msgspec
 
 from payments.asking import Asker, Unreadable, Work, read
 from payments.reaction import Refund
-from runtime.lanes import Lanes
+from runtime.lanes import Lanes, Place
 from runtime.records import IncomingRecord
+
+logger = logging.getLogger(__name__)
 
 
 class _SetAside(msgspec.Struct, frozen=True):
@@ -36,15 +39,23 @@ class PaymentLanes(Lanes[Work | _SetAside]):
         try:
             work = read(source)
         except Unreadable as error:
-            # It has no order with anything: a lane of its own, of a key that is no id.
-            key = b"/%d" % source.offset
-            self.queue(place, source.offset, key, _SetAside(source, error))
+            self._put_aside(place, source, error)
+            return
+        except Exception as bug:  # whatever it is, the payments behind it go on
+            logger.exception("%s-%d at %d cannot be read", *place, source.offset)
+            self._put_aside(place, source, Unreadable(repr(bug), "internal_error"))
             return
         if work is None:
             self.pass_by(place, source.offset)
             return
         supersedes = isinstance(work.task, Refund)
-        self.queue(place, source.offset, source.key or b"", work, supersedes=supersedes)
+        size = source.size
+        self.queue(place, source.offset, source.key or b"", work, supersedes=supersedes, size=size)
+
+    def _put_aside(self, place: Place, source: IncomingRecord, error: Unreadable) -> None:
+        """It has no order with anything: a lane of its own, of a key that is no id."""
+        key = b"/%d" % source.offset
+        self.queue(place, source.offset, key, _SetAside(source, error), size=source.size)
 
     async def _ask(self, work: Work | _SetAside, superseded: asyncio.Event) -> None:
         if isinstance(work, _SetAside):

@@ -20,13 +20,15 @@ from payments.sending import AGGREGATE, Sender
 from runtime import kafka, topic_admin
 from runtime.follower import Follower
 from runtime.settings import Settings
+from schemas import limits
 
 logger = logging.getLogger(__name__)
 
 ROLE: Final = "payments"
 MOST_UNFINISHED: Final = 10_000
-"""Events in memory. Beyond it nothing more is read until half of them have ended: then so many payments
-are stuck that the gateway itself is.
+MOST_BYTES: Final = 64 * limits.MIB
+"""Events in memory, and their size. Beyond one of these nothing more is read until half of it has ended: then
+so many payments are stuck that the gateway itself is.
 """
 
 
@@ -59,6 +61,7 @@ class PaymentsOutbox:
             lanes,
             full=lambda full: (
                 lanes.unfinished >= (MOST_UNFINISHED // 2 if full else MOST_UNFINISHED)
+                or lanes.held_bytes >= (MOST_BYTES // 2 if full else MOST_BYTES)
             ),
         )
         logger.info("payments started")

@@ -8,35 +8,44 @@ commands of an aggregate are judged in their order of arrival, and each has exac
 docs/adr/0009-parked-commands.md.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final, cast
 
 from commands.parking import ORDERS, ParkingOrder
 from processors.edge import Unanswerable
-from processors.holding import Holding
-from processors.judge import Case, Known, Pending, failed
+from processors.holding import NOT_ITS_FAULT, Holding
+from processors.judge import failed
 from processors.state_store import Copy
+from processors.unit_of_work import Case, Draft, Pending
 from runtime.records import IncomingRecord, OutgoingRecord
+from schemas import limits
+from schemas.rejections import Code
+
+logger = logging.getLogger(__name__)
 
 MOST_AT_ONCE: Final = 500
 """Parked commands that are let through with one transaction, beside those that come in."""
 
 MOST_RECENT: Final = 2_000
-"""Decoded states that are kept of a partition; then it begins anew."""
+RECENT_BYTES: Final = 8 * limits.MIB
+"""Decoded states that are kept of a partition, and the size of their records; beyond it begins anew."""
+
+TRIED_AGAIN: Final = frozenset({Code.UNSUPPORTED_SCHEMA_VERSION})
+"""Failed for one of these, a parked command is judged again whenever a processor takes the partition over."""
 
 
 class Decider(Holding):
     """One partition of one aggregate."""
 
     def decide(self, incoming: IncomingRecord) -> list[OutgoingRecord]:
-        """The records that follow from one command's record. Never raises for what came in; raises
-        UnsupportedVersion where a newer release has written the state: a refusal would be for good.
-        """
-        return self._decide(incoming, self._case(incoming))
+        """The records that follow from one command's record. Never raises for what came in."""
+        return self._decide(incoming, self._read(incoming))
 
     def decide_all(self, incoming: Sequence[IncomingRecord]) -> list[OutgoingRecord]:
         """The same of several records in their order; the store is asked once for what they need."""
-        cases = [self._case(record) for record in incoming]
+        cases = [self._read(record) for record in incoming]
         self._look_up([case for case in cases if isinstance(case, Case)])
         records: list[OutgoingRecord] = []
         for record, case in zip(incoming, cases, strict=True):
@@ -44,19 +53,52 @@ class Decider(Holding):
         self._forget()
         return records
 
-    def _decide(self, incoming: IncomingRecord, case: Case | Unanswerable) -> list[OutgoingRecord]:
-        if isinstance(case, Unanswerable):
-            return [self._outbox.dead_letter(incoming, failed(case.rejection))]
+    def put_aside(self, offset: int, cause: Exception) -> None:
+        """Make the record at this offset a dead letter when it is read again: what follows from it cannot be
+        written.
+        """
+        self._aside[offset] = cause
+
+    def _read(self, incoming: IncomingRecord) -> Case | Unanswerable | Exception:
+        """What a record asks for. The last line of defence: whatever raises, only the record is put aside."""
+        if self._aside and incoming.offset in self._aside:
+            return self._aside[incoming.offset]
+        try:
+            return self._case(incoming)
+        except NOT_ITS_FAULT:
+            raise
+        except Exception as bug:
+            logger.exception("cannot read the record at %d", incoming.offset)
+            return bug
+
+    def _decide(
+        self, incoming: IncomingRecord, case: Case | Unanswerable | Exception
+    ) -> list[OutgoingRecord]:
+        """As ``_read``, the last line of defence. Nothing counts before its records are built."""
+        try:
+            if isinstance(case, Case):
+                return self._open.add(self._draft(case))
+            if isinstance(case, Unanswerable):
+                return [self._outbox.dead_letter(incoming, failed(case.rejection))]
+        except NOT_ITS_FAULT:
+            raise
+        except Exception as bug:
+            logger.exception("cannot decide the record at %d", incoming.offset)
+            case = bug
+        return [self._outbox.put_aside(incoming, case)]
+
+    def _draft(self, case: Case) -> Draft:
+        """What follows from a command."""
         order = case.request.command
         if type(order) in ORDERS:  # and not isinstance, which is slow for pydantic's classes
             return self._order(case, cast(ParkingOrder, order))
         if case.key in self._parking and not self._is_answered(case):
             return self._wait(case)
-        records = self._try(case)
-        if isinstance(records, Exception):
-            self._parking.add(case.key, incoming.offset)
-            return self._fail(case, records, 1)
-        return records
+        draft = self._try(case)
+        if isinstance(draft, Exception):
+            held = Draft(then=[partial(self._parking.add, case.key, case.incoming.offset)])
+            return self._fail(held, case, draft, 1)
+        return draft
 
     @property
     def moving(self) -> bool:
@@ -67,7 +109,8 @@ class Decider(Holding):
         """The store is up to date with the topics, for the first time or again."""
         self._parking.load(self._store.parked.keys())
         for aggregate_id, offset in self._parking.heads():
-            if self._parked(aggregate_id, offset).attempts == 0:
+            parked = self._parked(aggregate_id, offset)
+            if parked is None or not parked.attempts or parked.code in TRIED_AGAIN:
                 self._parking.move(aggregate_id)
 
     def due(self, now_ms: int) -> list[OutgoingRecord]:
@@ -76,8 +119,19 @@ class Decider(Holding):
         for _ in range(MOST_AT_ONCE):
             if not self._parking.moving:
                 break
-            records += self._let_through(next(iter(self._parking.moving)))
+            records += self._let_one_through(next(iter(self._parking.moving)), now_ms)
         return records
+
+    def _let_one_through(self, key: bytes, now_ms: int) -> list[OutgoingRecord]:
+        """As ``_read``, the last line of defence: a key that raises stays held until the next start."""
+        try:
+            return self._open.add(self._let_through(key, now_ms))
+        except NOT_ITS_FAULT:
+            raise
+        except Exception:
+            logger.exception("cannot let through what is parked of %s %r", self._place[0], key)
+            self._parking.hold(key)
+            return []
 
     def seal(self) -> list[OutgoingRecord]:
         """What was decided so far is to be committed; what follows belongs to the next transaction.
@@ -100,24 +154,27 @@ class Decider(Holding):
         _keep(store.states, sealed.states, next_events_offset)
         _keep(store.inbox, sealed.outcomes, next_outcomes_offset)
         _keep(store.parked, sealed.parked, next_parked_offset)
-        self._remember(sealed.known)
+        self._remember(sealed)
         self._sealed = Pending()
 
-    def _remember(self, known: Mapping[bytes, Known]) -> None:
+    def _remember(self, sealed: Pending) -> None:
         """What is in use stands as it was just committed. What is new does not come in: most of it is not
         asked for before long, and memory that is not touched again is what makes a processor slow.
         """
         recent = self._recent
-        if len(recent) > MOST_RECENT:
+        if len(recent) > MOST_RECENT or self._recent_bytes > RECENT_BYTES:
             recent.clear()
-        for key in recent.keys() & known.keys():
-            recent[key] = known[key]
+            self._recent_bytes = 0
+        for key in recent.keys() & sealed.known.keys():
+            recent[key] = sealed.known[key]
+            self._recent_bytes += len(sealed.states.get(key) or b"")
 
     def discard(self) -> None:
         """Forgets everything that is not committed. What is parked is known again when it is ``ready``."""
         self._open = Pending()
         self._sealed = Pending()
         self._recent = {}  # whether what was under way stands is not known
+        self._recent_bytes = 0
         self._parking.clear()
 
 

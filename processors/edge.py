@@ -15,8 +15,10 @@ from pydantic import ValidationError
 from commands.aggregate import Aggregate, Command, invalid_data
 from commands.parking import ORDERS
 from processors.digest import Meaning, digest, meaning_of, meaning_of_refused
+from runtime.records import IncomingRecord
+from schemas import headers, limits
 from schemas.decoding import decoder
-from schemas.ids import is_id
+from schemas.ids import MAX_ID_LENGTH, is_id
 from schemas.partitioner import partition_of
 from schemas.records import (
     FIRST_VERSION,
@@ -83,10 +85,16 @@ class Edge:
         self._kinds = {model.__name__: _kind(model) for model in models}
 
     def read(
-        self, key: bytes | None, value: bytes | None, partition: int
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int,
+        unfit: Rejection | None = None,
     ) -> Request | Unanswerable:
-        """Never raises, whatever the bytes are."""
-        aggregate_id, right = _address(key or b"", self._partitions)
+        """Never raises, whatever the bytes are. ``unfit``: what is wrong with the record's headers."""
+        if not key or len(key) > MAX_ID_LENGTH:
+            return _INVALID_KEY
+        aggregate_id, right = _address(key, self._partitions)
         if aggregate_id is None:
             return _INVALID_KEY
         value = value or b""
@@ -97,9 +105,9 @@ class Edge:
         if not is_id(record.command_id):
             return _INVALID_COMMAND_ID
         kind = self._kinds.get(record.type)
-        if kind is None or partition != right or len(value) > MAX_COMMAND_BYTES:
+        if kind is None or unfit or partition != right or len(value) > MAX_COMMAND_BYTES:
             return _refused(
-                aggregate_id, record, self._why_refused(record, value, partition, right)
+                aggregate_id, record, unfit or self._why_refused(record, value, partition, right)
             )
         try:
             if record.schema_version != kind.version:
@@ -151,7 +159,7 @@ class Edge:
         known = ", ".join(model.__name__ for model in self._aggregate.commands)
         return Rejection(
             Code.UNKNOWN_TYPE,
-            f"{record.type!r} is no command of this topic, which takes {known}",
+            f"{limits.cut(record.type, limits.MAX_TYPE)!r} is no command of this topic, which takes {known}",
             "type",
         )
 
@@ -216,7 +224,8 @@ def _digest_head(name: str, version: int, expected_version: int | None) -> bytes
 @lru_cache(maxsize=8_192)
 def _address(key: bytes, partitions: int) -> tuple[str | None, int]:
     """The aggregate id that a key is, and where it belongs; None and 0 for what is no id. Remembered for the
-    latest few thousand: commands of an aggregate often come close together.
+    latest few thousand: commands of an aggregate often come close together. Keys that are longer than ids do
+    not come here, so what is remembered is small.
     """
     aggregate_id = _text(key)
     if aggregate_id is None or not is_id(aggregate_id):
@@ -229,11 +238,34 @@ def _refused(aggregate_id: str, record: CommandRecord, rejection: Rejection) -> 
     return Request(
         aggregate_id,
         record.command_id,
-        record.type,
+        limits.cut(record.type, limits.MAX_TYPE),
         digest(head, meaning_of_refused(bytes(record.data))),
         record.expected_version,
         rejection=rejection,
     )
+
+
+def unfit_headers(incoming: IncomingRecord) -> Rejection | None:
+    """Return why a record's headers cannot be taken, or None. Those of a refused record are not passed on."""
+    if incoming.unreadable:
+        return Rejection(
+            Code.MALFORMED, "the headers cannot be read: the name of one is not UTF-8", "headers"
+        )
+    size = limits.headers_bytes(incoming.headers)
+    if size <= limits.MAX_PASSED_ON_BYTES:
+        return None
+    if size > limits.MAX_HEADERS_BYTES:
+        message = f"the headers have {size} bytes; at most {limits.MAX_HEADERS_BYTES} are accepted"
+        return Rejection(Code.TOO_LARGE, message, "headers")
+    passed_on = headers.passed_on_bytes(incoming.headers)
+    if passed_on > limits.MAX_PASSED_ON_BYTES:
+        names = ", ".join(sorted(headers.PASSED_ON))
+        message = (
+            f"the headers {names} have {passed_on} bytes together; at most "
+            f"{limits.MAX_PASSED_ON_BYTES} are accepted"
+        )
+        return Rejection(Code.TOO_LARGE, message, "headers")
+    return None
 
 
 def _text(key: bytes) -> str | None:
@@ -261,7 +293,9 @@ _INVALID_COMMAND_ID: Final = Unanswerable(
 
 def _malformed(aggregate_id: str, value: bytes, reason: str) -> Request | Unanswerable:
     """A broken envelope still gets an outcome when its command id can be made out."""
-    rejection = Rejection(Code.MALFORMED, f"not a command: {reason}")
+    rejection = Rejection(
+        Code.MALFORMED, limits.cut(f"not a command: {reason}", limits.MAX_MESSAGE)
+    )
     try:
         command_id = _decode_id(value).command_id
     except msgspec.DecodeError:

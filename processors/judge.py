@@ -2,20 +2,21 @@
 from a command whose turn it is. Whose turn it is, is `processors.decider`'s matter.
 
 For each command: its events (with state on ``events``, without on ``history``), its outcome, and the reply
-if somebody waits. The invariant: what raises has changed nothing, so whoever calls may do something else
-with the command.
+if somebody waits. Each command is decided into a draft. The invariant: what raises has changed nothing, so
+whoever calls may do something else with the command.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
-
 from commands.aggregate import Aggregate, Event, Loaded, version_conflict
-from processors.edge import Edge, Request, Unanswerable
+from processors.edge import Edge, Request, Unanswerable, unfit_headers
 from processors.outbox import STAGE, Occurrence, Outbox, marks_of
 from processors.state_store import State
-from runtime.records import Headers, IncomingRecord, OutgoingRecord
+from processors.unit_of_work import Case, Change, Draft, Known, Pending, Step
+from runtime.records import IncomingRecord, OutgoingRecord
+from schemas import limits
+from schemas.decoding import DecodeError
 from schemas.ids import outcome_key, part_key
 from schemas.letters import Failure
 from schemas.personal import NewKey, forgets, key_in, new_key, personal_fields
@@ -25,66 +26,8 @@ from schemas.topics import PERSONAL, Topics
 from schemas.upcasting import StateReader
 
 
-class Known(msgspec.Struct, frozen=True, gc=False):
-    """An aggregate or a part as it stands: ``state`` is None and ``version`` 0 when it does not exist.
-    ``subject_key``: what the personal fields of its events are sealed with, if it has any.
-    """
-
-    version: int
-    state: Any
-    subject_key: bytes | None = None
-
-
-class Case(msgspec.Struct, frozen=True, gc=False):
-    """A command that can be answered, and all that its answer needs."""
-
-    request: Request
-    incoming: IncomingRecord
-    key: bytes
-    outcome_key: bytes
-    marks: Headers
-
-
-class Pending(msgspec.Struct):
-    """What one transaction decides, until it is committed. ``states``, ``outcomes`` and ``parked`` as the
-    store has them; ``known`` are the states decoded, also of what was only looked up.
-    """
-
-    known: dict[bytes, Known] = {}
-    states: dict[bytes, bytes | None] = {}
-    outcomes: dict[bytes, bytes] = {}
-    parked: dict[bytes, bytes | None] = {}
-
-
-class Step(msgspec.Struct, frozen=True, gc=False):
-    """One event of a decision, with the state before and after it."""
-
-    event: Event
-    before: Loaded
-    after: Loaded
-    at: Occurrence
-
-
-class Change(msgspec.Struct, frozen=True, gc=False):
-    """What a key of the events topic stands at after a decision. ``value``: its record, as the store will
-    have it; None: deleted.
-    """
-
-    key: bytes
-    known: Known
-    value: bytes | None
-
-
-class Draft(msgspec.Struct):
-    """What one command is about to write and to change. It counts when all of it could be written."""
-
-    records: list[OutgoingRecord] = []
-    changes: list[Change] = []
-    subject_key: bytes | None = None
-    """The aggregate's key, where one of the events so far has needed it."""
-
-    last: tuple[OutgoingRecord, Step] | None = None
-    """Of a state that is written once a transaction: the newest step, and its record of the history."""
+class _TooLarge(Exception):
+    """A record of a decision does not fit."""
 
 
 _NOTHING: Final = Known(0, None)
@@ -122,6 +65,8 @@ class Judge:
         self._recent: dict[bytes, Known] = {}
         """Committed states that were asked for again after they had been stored, decoded: they are likely to
         be asked for once more."""
+        self._recent_bytes = 0
+        """Size of their records, more or less."""
         self._found_states: dict[bytes, bytes | None] = {}
         self._found_outcomes: dict[bytes, bytes | None] = {}
         """What the store has under keys that the commands in hand ask for: see ``_look_up``."""
@@ -155,48 +100,52 @@ class Judge:
     def _case(self, incoming: IncomingRecord) -> Case | Unanswerable:
         """What a record asks for."""
         key = incoming.key or b""
-        request = self._edge.read(key, incoming.value, incoming.partition)
+        sent = incoming.headers
+        unfit = unfit_headers(incoming) if sent or incoming.unreadable else None
+        request = self._edge.read(key, incoming.value, incoming.partition, unfit)
         if isinstance(request, Unanswerable):
             return request
         command_id = request.command_id.encode()
-        marks = marks_of(command_id, incoming.headers)
+        marks = marks_of(command_id, [] if unfit else sent)
         return Case(request, incoming, key, outcome_key(key, command_id), marks)
 
-    def _answer(self, case: Case) -> list[OutgoingRecord]:
-        """The records that follow from a command whose turn it is. Raises UnsupportedVersion where a newer
-        release has written the state, and whatever a handler's bug raises.
+    def _answer(self, case: Case) -> Draft:
+        """What follows from a command whose turn it is. Raises msgspec.MsgspecError where its aggregate's
+        state cannot be read, and whatever a handler's bug raises.
         """
         first = self._first_outcome(case.outcome_key)
         if first is not None:
             return self._repeat(case, first)
         if case.request.rejection is not None:
-            return self._conclude(case, case.request.rejection, 0)
+            return self._conclude(Draft(), case, case.request.rejection, 0)
         return self._judge(case)
 
-    def _judge(self, case: Case) -> list[OutgoingRecord]:
+    def _judge(self, case: Case) -> Draft:
         request, aggregate, at_ms = case.request, self._aggregate, case.incoming.occurred_at_ms
         root = self._load(case.key, self._roots)
         expected = request.expected_version
         if expected is not None and expected != root.version:
             conflict = version_conflict(aggregate.name, expected, root.version)
-            return self._conclude(case, conflict, root.version)
+            return self._conclude(Draft(), case, conflict, root.version)
         loaded = Loaded(root.state, self._parts(request), request.aggregate_id)
         events = aggregate.decide(loaded, request.command)
         if isinstance(events, Rejection):
-            return self._conclude(case, events, root.version)
+            return self._conclude(Draft(), case, events, root.version)
         draft = Draft(subject_key=root.subject_key)
         version = root.version
-        for number, event in enumerate(events):
-            version += 1
-            after = aggregate.evolve(loaded, event, at_ms)
-            key = self._subject_key(event, request, draft) if self._has_personal else None
-            event_id = f"{request.command_id}:{number}"
-            at = Occurrence(event_id, version, at_ms, case.marks, key)
-            self._write(case, Step(event, loaded, after, at), draft)
-            loaded = after
-        self._keep(case, draft)
-        draft.records += self._conclude(case, None, version, events)
-        return draft.records
+        try:
+            for number, event in enumerate(events):
+                version += 1
+                after = aggregate.evolve(loaded, event, at_ms)
+                key = self._subject_key(event, request, draft) if self._has_personal else None
+                event_id = f"{request.command_id}:{number}"
+                at = Occurrence(event_id, version, at_ms, case.marks, key)
+                self._write(case, Step(event, loaded, after, at), draft)
+                loaded = after
+        except _TooLarge as error:
+            too_large = Rejection(Code.TOO_LARGE, str(error))
+            return self._conclude(Draft(), case, too_large, root.version)
+        return self._conclude(draft, case, None, version, events)
 
     def _parts(self, request: Request) -> Mapping[str, Any]:
         """The parts that the command touches, as they stand."""
@@ -211,6 +160,7 @@ class Judge:
         if step.after.parts:
             self._write_parts(case, step, draft)
         full, bare = self._outbox.event(key, step.event, at, root)
+        self._require_fit(step.event, full.value)
         draft.records.append(full)
         draft.records.append(bare)
         known = Known(at.version, root, at.subject_key)
@@ -237,42 +187,52 @@ class Judge:
             draft.subject_key = self._new_key(request.aggregate_id)
         return draft.subject_key
 
-    def _keep(self, case: Case, draft: Draft) -> None:
-        """All of the draft could be written: it counts."""
-        pending = self._open
-        for change in draft.changes:
-            pending.known[change.key] = change.known
-            pending.states[change.key] = change.value
+    def _require_fit(self, event: Event, value: bytes | None) -> None:
+        """Raise _TooLarge for an event that no topic takes."""
+        size = len(value or b"")
+        if size > limits.MAX_VALUE_BYTES:
+            raise _TooLarge(
+                f"{type(event).__name__} and the state after it would have {size} bytes; at most "
+                f"{limits.MAX_VALUE_BYTES} can be written"
+            )
 
     def _conclude(
         self,
+        draft: Draft,
         case: Case,
         rejection: Rejection | None,
         version: int,
         events: tuple[Event, ...] = (),
-    ) -> list[OutgoingRecord]:
+    ) -> Draft:
+        """Add a command's outcome to the draft, and tell it to those who wait. Returns the draft."""
         request, incoming, marks = case.request, case.incoming, case.marks
         outcome = self._outbox.outcome_value(request, rejection, version, incoming.occurred_at_ms)
-        self._open.outcomes[case.outcome_key] = outcome
-        records = [self._outbox.outcome(case.outcome_key, outcome, marks)]
+        draft.outcomes[case.outcome_key] = outcome
+        draft.records.append(self._outbox.outcome(case.outcome_key, outcome, marks))
         if incoming.headers:  # where somebody waits, they say so
-            records += self._outbox.reply(request, incoming, outcome, marks)
-            records += self._outbox.answer(request, rejection, events, marks)
-        return records
+            draft.records += self._outbox.reply(request, incoming, outcome, marks)
+            draft.records += self._outbox.answer(request, rejection, events, marks)
+        return draft
 
-    def _repeat(self, case: Case, first: bytes) -> list[OutgoingRecord]:
+    def _repeat(self, case: Case, first: bytes) -> Draft:
         """The first outcome again, to whoever waits; the topic of outcomes has it already."""
         request, incoming = case.request, case.incoming
-        outcome = decode_outcome(first)
+        try:
+            outcome = decode_outcome(first)
+        except DecodeError as error:
+            return Draft(records=[self._unreadable_outcome(case, error)])
         if self._is_repetition(case, outcome):
-            return [
-                *self._outbox.reply(request, incoming, first, case.marks),
-                *self._outbox.answer_again(request, incoming, outcome, case.marks),
-            ]
+            return Draft(
+                records=[
+                    *self._outbox.reply(request, incoming, first, case.marks),
+                    *self._outbox.answer_again(request, incoming, outcome, case.marks),
+                ]
+            )
+        first_type = limits.cut(outcome.type, limits.MAX_TYPE) or "command"
         rejection = Rejection(
             Code.COMMAND_ID_REUSED,
-            f"command id {request.command_id} was used before for another "
-            f"{outcome.type or 'command'}; give each command an id of its own",
+            f"command id {request.command_id} was used before for another {first_type}; "
+            "give each command an id of its own",
             "command_id",
         )
         refused = self._outbox.outcome_value(
@@ -280,10 +240,20 @@ class Judge:
         )
         # The first outcome stays the outcome of this id, so the second command is kept as a dead
         # letter.
-        return [
-            self._outbox.dead_letter(incoming, failed(rejection)),
-            *self._outbox.reply(request, incoming, refused, case.marks),
-        ]
+        return Draft(
+            records=[
+                self._outbox.dead_letter(incoming, failed(rejection)),
+                *self._outbox.reply(request, incoming, refused, case.marks),
+            ]
+        )
+
+    def _unreadable_outcome(self, case: Case, error: Exception) -> OutgoingRecord:
+        """The dead letter of a command whose id has an outcome that a newer release wrote, or no release."""
+        message = (
+            f"the first outcome of command id {case.request.command_id} cannot be read: {error}"
+        )
+        failure = Failure(Code.INTERNAL_ERROR, message, STAGE, error)
+        return self._outbox.dead_letter(case.incoming, failure)
 
     def _is_repetition(self, case: Case, first: Outcome) -> bool:
         """True if the command is the one that has this outcome, and not another one under its id."""
@@ -291,7 +261,7 @@ class Judge:
             return True
         try:
             return first.digest == self._edge.former_digest(case.incoming.value or b"")
-        except msgspec.DecodeError:  # no command: it means its bytes, as it did before
+        except DecodeError:  # no command: it means its bytes, as it did before
             return False
 
     def _load(self, key: bytes, reader: StateReader[Any]) -> Known:
@@ -304,5 +274,6 @@ class Judge:
             else:
                 known = Known(*reader.read(value), key_in(value) if self._has_personal else None)
                 self._recent[key] = known
+                self._recent_bytes += len(value)
             self._open.known[key] = known
         return known

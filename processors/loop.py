@@ -23,6 +23,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from commands.aggregate import Aggregate
 from processors.decider import Decider
+from processors.isolation import Isolation
 from processors.partitions import OwnedPartitions, Place
 from processors.slot import Slot
 from processors.state_store import Marker, PartitionState
@@ -34,6 +35,7 @@ from processors.transaction import (
 )
 from runtime import kafka, topic_admin, watchdog
 from runtime.records import IncomingRecord, OutgoingRecord, incoming
+from runtime.refusals import is_of_content
 from runtime.settings import Settings
 from schemas.topics import Topics
 
@@ -52,6 +54,9 @@ BATCH_BYTES: Final = 32 * 1024 * 1024
 to be sent is held in memory.
 """
 
+LARGE_BYTES: Final = 4 * 1024 * 1024
+"""Commands that were read in one go and have so much together are large."""
+
 BUSY_POLL_S: Final = 0.001
 """How long it waits for more commands before it looks whether the commit under way has ended."""
 
@@ -67,6 +72,8 @@ IDLE_AFTER_S: Final = 0.1
 """A processor that has committed nothing for so long, and has nothing to commit, commits the ends of its
 partitions.
 """
+REFUSED_DUE_S: Final = 60.0
+"""What is due and cannot be written is tried again after this time; commands go on meanwhile."""
 
 NewDecider = Callable[[Aggregate, Topics, int, PartitionState], Decider]
 
@@ -92,13 +99,15 @@ class Work:
 @dataclass(slots=True)
 class Batch:
     """Commands that are decided and will be committed together; ``began_at`` on the monotonic clock,
-    ``most``: commands that it may have, ``bytes``: of the values that are to be written.
+    ``most``: commands that it may have, ``bytes``: of the values that came in and are to be written, ``due``:
+    there are records in it that time has made due.
     """
 
     began_at: float
     most: int
     commands: int = 0
     bytes: int = 0
+    due: bool = False
     records: list[OutgoingRecord] = field(default_factory=list)
     ends: NextOffsets = field(default_factory=dict)
 
@@ -107,6 +116,7 @@ class Batch:
         records = decider.decide_all(commands)
         self.records += records
         self.bytes += sum([len(record.value) for record in records if record.value])
+        self.bytes += sum([len(record.value) for record in commands if record.value])
         self.commands += len(commands)
         self.ends[commands[-1].topic, commands[-1].partition] = commands[-1].offset + 1
 
@@ -118,10 +128,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A transaction under way, of so many commands, and up to where they go."""
+    """A transaction under way, what is in it, and up to where its commands go."""
 
     pending: PendingCommit
-    commands: int
+    batch: Batch
     offsets: NextOffsets
 
 
@@ -135,10 +145,12 @@ class Processor:
         self._topics = topic_admin.topics_of(settings)
         self._aggregate_of = {self._topics.commands(a.name): a for a in work.aggregates}
         self._due_at = self._note_at = self._settled_at = 0.0
+        self._at_once = AT_ONCE
         self._stopping = threading.Event()
         self._batch_s = settings.batch_ms / 1000
         self._batch: Batch | None = None
         self._commit: Commit | None = None
+        self._isolation = Isolation(settings.batch_size)
         self._doubtful = False
         """Something decided will not be committed: nothing decided counts until ``_start_over``."""
         self.decided = 0
@@ -216,10 +228,10 @@ class Processor:
 
     def _take(self) -> None:
         """Reads what has come and decides it, as part of the next transaction."""
-        if self._batch is not None and self._batch.full:
+        if self._batch is not None and (self._batch.full or self._is_alone(self._batch)):
             return  # and the one before it is still under way
         taken = self._batch.commands if self._batch else 0
-        by_place = self._consume(min(AT_ONCE, self._settings.batch_size - taken))
+        by_place = self._consume(min(self._at_once, self._isolation.room - taken))
         for place, commands in by_place.items():
             # A partition that went in the meantime is its new owner's; one that went and came back
             # is read again from the committed offset.
@@ -233,11 +245,18 @@ class Processor:
         now = time.monotonic()
         if now < self._due_at or self._doubtful:
             return
+        if self._isolation.active and self._batch is not None:
+            return  # whose content is refused is found out alone
         self._due_at = now + DUE_EVERY_S
         due = self._owned.due(time.time_ns() // 1_000_000)
         if due:
             self._batch = self._batch or self._new_batch(now)
             self._batch.records += due
+            self._batch.due = True
+
+    def _is_alone(self, batch: Batch) -> bool:
+        """Whether a batch of what is due is not to be mixed with commands: a batch was refused."""
+        return batch.due and self._isolation.active
 
     def _take_ends(self, idle_for_s: float = IDLE_AFTER_S) -> None:
         """Lets an idle processor commit the ends of its partitions, where only markers lie before them."""
@@ -254,7 +273,7 @@ class Processor:
             self._owned.note()
 
     def _new_batch(self, now: float) -> Batch:
-        return Batch(now, self._settings.batch_size)
+        return Batch(now, self._isolation.room)
 
     def _consume(self, room: int) -> dict[Place, list[IncomingRecord]]:
         """At most so many commands; waits for a first one, not for more. A rebalance may come in
@@ -266,12 +285,16 @@ class Processor:
             wait_s = 0 if self._owned.restoring else IDLE_POLL_S
             messages = kafka.what_came(self._consumer, room, wait_s)
         by_place: dict[Place, list[IncomingRecord]] = {}
+        size = 0
         for message in messages:
             if message.error() is not None:
                 self._note(message)
                 continue
             command = incoming(message)
+            size += len(command.value or b"")
             by_place.setdefault((command.topic, command.partition), []).append(command)
+        # Large commands come one by one, so that only one of them is decided at a time.
+        self._at_once = AT_ONCE if size < LARGE_BYTES else 1
         return by_place
 
     def _note(self, message: Message) -> None:
@@ -308,15 +331,22 @@ class Processor:
         # Read after the last rebalance that this batch knows of; a later one makes the broker refuse it.
         group = kafka.membership(self._consumer)
         if group is None or not offsets:
-            self._doubt("the group has taken this member out", batch.commands)
+            self._doubt(TransactionFailed("the group has taken this member out"), batch)
             return
         try:
             self._writer.begin(batch.records)
         except TransactionFailed as failure:
-            self._doubt(failure, batch.commands)
+            self._doubt(failure, batch)
+            return
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+        ) as refusal:  # the client cannot write a record
+            self._doubt(refusal, batch)
             return
         ends = [TopicPartition(*place, offset) for place, offset in offsets.items()]
-        self._commit = Commit(self._writer.start_commit(ends, group), batch.commands, offsets)
+        self._commit = Commit(self._writer.start_commit(ends, group), batch, offsets)
 
     def _settle(self) -> None:
         """Waits for the commit under way; what it committed goes to the stores."""
@@ -327,20 +357,29 @@ class Processor:
         try:
             ends = commit.pending.result()
         except TransactionFailed as failure:
-            self._doubt(failure, commit.commands)
+            self._doubt(failure, commit.batch)
             return
         self._owned.committed(ends, commit.offsets)
-        self.decided += commit.commands
+        self._isolation.succeeded()
+        self.decided += commit.batch.commands
 
-    def _doubt(self, failure: TransactionFailed | str, commands: int) -> None:
+    def _doubt(self, failure: Exception, batch: Batch) -> None:
         """A transaction failed, and with it what was decided on top of it."""
-        logger.warning("%s: deciding %d commands again", failure, commands)
+        cause = failure.__cause__ if isinstance(failure, TransactionFailed) else failure
+        if self._isolation.failed(batch.commands, cause, more=batch.due):
+            ((place, next_offset),) = batch.ends.items()
+            if self._owned.is_ready(place):
+                self._owned.decider(place).put_aside(next_offset - 1, failure)
+        elif not batch.commands and is_of_content(cause):
+            self._due_at = time.monotonic() + REFUSED_DUE_S
+        logger.warning("%s: deciding %d commands again", failure, batch.commands)
         self._doubtful = True
 
     def _start_over(self) -> None:
         """Back to what is committed, offsets and state."""
         self._settle()
         self._batch = None
+        self._stopping.wait(self._isolation.pause_s())
         self._owned.rewind()
         self._doubtful = False
 

@@ -12,9 +12,10 @@ from commands.aggregate import Command, Event
 from processors.edge import Request
 from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from sagas.messages import RecordAnswer
-from schemas import headers
+from schemas import headers, limits
+from schemas.decoding import whole_number
 from schemas.ids import derived_id, is_id, reply_key
-from schemas.letters import Failure, letter_marks
+from schemas.letters import Failure, letter_of
 from schemas.parking import Action, Parked, ParkedNotice, notice_key, parked_key
 from schemas.partitioner import partition_for
 from schemas.personal import key_text, sealed, withheld
@@ -27,7 +28,7 @@ from schemas.records import (
     encode,
     with_state,
 )
-from schemas.rejections import Rejection
+from schemas.rejections import Code, Rejection
 from schemas.topics import SAGA, Topics
 from schemas.upcasting import version_of
 
@@ -141,7 +142,8 @@ class Outbox:
             return ()
         data: dict[str, Any] = {"accepted": rejection is None}
         if rejection is not None:
-            data |= {"code": rejection.code, "message": rejection.message}
+            message = limits.cut(rejection.message, limits.MAX_MESSAGE)
+            data |= {"code": rejection.code, "message": message}
         if events:
             data["events"] = [{"type": type(e).__name__, "data": withheld(e)} for e in events]
         answer_id = derived_id(self._aggregate, request.command_id)
@@ -156,7 +158,8 @@ class Outbox:
             return ()
         data: dict[str, Any] = {"accepted": first.accepted, "repeated": True}
         if not first.accepted:
-            data |= {"code": first.code, "message": first.message}
+            message = limits.cut(first.message or "", limits.MAX_MESSAGE)
+            data |= {"code": first.code, "message": message}
         # Its id tells it from the first answer, whose place in the saga's memory it must not take.
         place = f"{incoming.partition}-{incoming.offset}"
         answer_id = derived_id(self._aggregate, request.command_id, place)
@@ -180,6 +183,9 @@ class Outbox:
     ) -> OutgoingRecord:
         saga_id, token = to
         data = {"token": token, "type": request.type, **data}
+        encoded = encode(data)
+        if len(encoded) > limits.MAX_ANSWER_BYTES:
+            encoded = encode({name: value for name, value in data.items() if name != "events"})
         passed = [mark for mark in marks if mark[0] != headers.ANSWER_TO]
         return command_record(
             self._topics,
@@ -187,13 +193,18 @@ class Outbox:
             saga_id,
             kind=RecordAnswer,
             command_id=answer_id,
-            data=encode(data),
+            data=encoded,
             marks=passed,
         )
 
     def dead_letter(self, incoming: IncomingRecord, failure: Failure) -> OutgoingRecord:
         """The record as it came, with the cause and the place in headers."""
         return dead_letter(incoming, failure, self._dead_letters)
+
+    def put_aside(self, incoming: IncomingRecord, bug: Exception) -> OutgoingRecord:
+        """The dead letter of a record that could not be handled, for a reason that is no rejection."""
+        message = f"the record could not be handled: {type(bug).__name__}: {bug}"
+        return self.dead_letter(incoming, Failure(Code.INTERNAL_ERROR, message, STAGE, bug))
 
     def parked(
         self, aggregate_id: bytes, offset: int, parked: Parked | None, marks: Headers
@@ -245,17 +256,24 @@ class Outbox:
                 decided_at_ms=at_ms,
                 digest=request.digest,
                 code=rejection.code,
-                message=rejection.message,
-                field=rejection.field,
+                message=limits.cut(rejection.message, limits.MAX_MESSAGE),
+                field=rejection.field and limits.cut(rejection.field, limits.MAX_FIELD),
             )
         return encode(outcome)
 
 
 def dead_letter(incoming: IncomingRecord, failure: Failure, topic: str) -> OutgoingRecord:
     """The record as it came, with the cause and the place in headers, for the topic of dead letters."""
-    place = incoming.topic, incoming.partition, incoming.offset
-    marks: Headers = [*letter_marks(incoming.headers, failure, place, incoming.occurred_at_ms)]
-    return OutgoingRecord(topic, 0, incoming.key, incoming.value, marks)
+    letter = letter_of(
+        incoming.key,
+        incoming.value,
+        incoming.headers,
+        failure=failure,
+        place=(incoming.topic, incoming.partition, incoming.offset),
+        at_ms=incoming.occurred_at_ms,
+        unreadable=incoming.unreadable,
+    )
+    return OutgoingRecord(topic, 0, letter.key, letter.value, [*letter.headers])
 
 
 def marks_of(command_id: bytes, incoming: Headers) -> Headers:
@@ -298,13 +316,10 @@ def command_record(
 
 def _reply_partition(incoming: Headers, partitions: int) -> int | None:
     for name, value in incoming:
-        if (
-            name == headers.REPLY_PARTITION
-            and value
-            and value.isdigit()
-            and int(value) < partitions
-        ):
-            return int(value)
+        if name == headers.REPLY_PARTITION:
+            partition = whole_number(value)
+            if partition is not None and partition < partitions:
+                return partition
     return None
 
 

@@ -5,10 +5,13 @@ and then the key is *held* until an operator orders something, or it has not, an
 next. So what a killed processor had begun to let through goes on after a restart by itself.
 """
 
+import logging
 from collections import deque
 from collections.abc import Iterable
 
 from schemas.parking import read_parked_key
+
+logger = logging.getLogger(__name__)
 
 
 class Parking:
@@ -36,10 +39,16 @@ class Parking:
         return offset <= self._lanes[aggregate_id][-1]
 
     def load(self, keys: Iterable[bytes]) -> None:
-        """Anew, from the keys of the parked records. Which are moving is not known yet: see ``move``."""
+        """Anew, from the keys of the parked records. Which are moving is not known yet: see ``move``. Keys
+        that no processor writes are left alone.
+        """
         self.clear()
         for key in keys:
-            aggregate_id, offset = read_parked_key(key)
+            try:
+                aggregate_id, offset = read_parked_key(key)
+            except ValueError as error:
+                logger.error("on the topic of parked commands: %s", error)
+                continue
             self._lanes.setdefault(aggregate_id, deque()).append(offset)
 
     def heads(self) -> list[tuple[bytes, int]]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from confluent_kafka import Consumer, TopicPartition
 
+from processors.isolation import Isolation
 from processors.loop import IDLE_POLL_S
 from processors.outbox import command_record, dead_letter
 from processors.slot import Slot
@@ -21,7 +22,7 @@ from runtime.records import IncomingRecord, OutgoingRecord, incoming
 from runtime.settings import Settings
 from sagas.choreography import EVENTS, Reaction, react
 from schemas import headers
-from schemas.ids import derived_id
+from schemas.ids import derived_id, is_id
 from schemas.letters import Failure
 from schemas.records import EventRecord, decode_event
 from schemas.rejections import Code
@@ -47,9 +48,8 @@ def reactions(record: IncomingRecord, topics: Topics) -> list[OutgoingRecord]:
         return []
     saga_id = (record.key or b"").decode()
     correlation = dict(record.headers).get(headers.CORRELATION_ID)
-    correlation_id = (
-        correlation.decode(errors="replace") if isinstance(correlation, bytes) else saga_id
-    )
+    text = correlation.decode(errors="replace") if isinstance(correlation, bytes) else ""
+    correlation_id = text if is_id(text) else saga_id
     found = react(saga_id, reader.read(event.data, event.schema_version), correlation_id)
     return [_command(each, event, number, record, topics) for number, each in enumerate(found)]
 
@@ -92,6 +92,9 @@ class Reactor:
         self._settings = settings
         self._topics = topic_admin.topics_of(settings)
         self._stopping = threading.Event()
+        self._isolation = Isolation(settings.batch_size)
+        self._aside: dict[tuple[int, int], Exception] = {}
+        """Records that are put aside when they are read again, and why."""
 
     def stop(self) -> None:
         """Lets ``run`` end after the batch in hand; may be called from a signal handler."""
@@ -118,7 +121,7 @@ class Reactor:
 
     def _react(self, consumer: Consumer, writer: TransactionalWriter) -> None:
         """One batch. A rebalance can only come in while it is read."""
-        messages = kafka.what_came(consumer, self._settings.batch_size, IDLE_POLL_S)
+        messages = kafka.what_came(consumer, self._isolation.room, IDLE_POLL_S)
         read = [incoming(message) for message in messages if kafka.is_record(message)]
         if not read:
             return
@@ -132,13 +135,36 @@ class Reactor:
         try:
             writer.begin([out for record in read for out in self._reactions(record)])
             writer.commit(offsets, group)
+            self._isolation.succeeded()
         except TransactionFailed as failure:
-            logger.warning("%s: reacting again", failure)
-            self._go_back(consumer)
+            self._again(consumer, read, failure, failure.__cause__)
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+        ) as refusal:  # the client cannot write a record
+            self._again(consumer, read, refusal, refusal)
+
+    def _again(
+        self,
+        consumer: Consumer,
+        read: list[IncomingRecord],
+        failure: Exception,
+        cause: BaseException | None,
+    ) -> None:
+        """After a batch that failed: reads it again, in parts if it was refused for its content."""
+        logger.warning("%s: reacting again", failure)
+        if self._isolation.failed(len(read), cause):
+            (record,) = read
+            self._aside[record.partition, record.offset] = failure
+        self._stopping.wait(self._isolation.pause_s())
+        self._go_back(consumer)
 
     def _reactions(self, record: IncomingRecord) -> list[OutgoingRecord]:
         """As ``reactions``; what cannot be handled goes to the dead letters, and the others go on."""
         try:
+            if (record.partition, record.offset) in self._aside:
+                raise self._aside[record.partition, record.offset]
             return reactions(record, self._topics)
         except Exception as cause:  # a bug in a reaction, too, must stop nobody else's saga
             found = failure(cause)

@@ -17,7 +17,6 @@ from runtime.kafka import KafkaNotConfigured
 from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit
-from schemas.upcasting import UnsupportedVersion
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,6 @@ def _run(settings: Settings, processor: Processor | Reactor) -> int:
         OffsetsLost,
         RestoreStalled,
         TopicsUnfit,
-        UnsupportedVersion,
     ) as refusal:
         logger.error("%s", refusal)
         return EXIT_REFUSED

@@ -6,6 +6,8 @@ A saga's state is written once a transaction, however many answers came in it; h
 """
 
 import heapq
+import logging
+from functools import partial
 from typing import Final, cast
 
 import msgspec
@@ -13,21 +15,24 @@ import msgspec
 from commands.aggregate import Aggregate, Event
 from processors.decider import Decider
 from processors.edge import Unanswerable
-from processors.judge import Case, Draft, Known, Step
+from processors.holding import NOT_ITS_FAULT
 from processors.outbox import Occurrence, command_record
 from processors.state_store import State
+from processors.unit_of_work import Case, Draft, Known, Step
 from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from sagas import react
 from sagas.messages import StartSaga, WakeSaga
 from sagas.react import FollowUp
 from schemas import headers
-from schemas.decoding import decoder
+from schemas.decoding import DecodeError, decoder
 from schemas.ids import end_key
-from schemas.records import FIRST_VERSION, Outcome, decode_outcome, encode
+from schemas.records import FIRST_VERSION, decode_outcome, encode
 from schemas.rejections import Rejection
 from schemas.saga import ENDED, EndStatus, SagaEnd, SagaEvent, SagaState, SagaStatus
 from schemas.topics import Topics
 from schemas.upcasting import StateReader, version_of
+
+logger = logging.getLogger(__name__)
 
 SETTLED: Final = ENDED | {SagaStatus.NEEDS_OPERATOR}
 """Here a client has waited long enough: nothing more happens by itself."""
@@ -50,6 +55,9 @@ class _Stored(msgspec.Struct, frozen=True):
     state_version: int = FIRST_VERSION
 
 
+UNREAD: Final = b"?"
+"""In the place of the appointment of a saga whose record cannot be read."""
+
 _decode_stored: Final = decoder(_Stored)
 _whole: Final = StateReader(SagaState)
 _current: Final = version_of(SagaState)
@@ -57,11 +65,16 @@ _decode_appointment: Final = decoder(Appointment)
 
 
 def appointment(value: bytes) -> bytes | None:
-    """Of a saga's record, its appointment, by which the store finds the sagas that have one."""
-    stored = _decode_stored(value)
-    state: _Appointed | SagaState = stored.state
-    if stored.state_version != _current:
-        _, state = _whole.read(value)
+    """Of a saga's record, its appointment, by which the store finds the sagas that have one. ``UNREAD`` for a
+    record that cannot be read: a newer release may find its appointment in the same store.
+    """
+    try:
+        stored = _decode_stored(value)
+        state: _Appointed | SagaState = stored.state
+        if stored.state_version != _current:
+            _, state = _whole.read(value)
+    except DecodeError:
+        return UNREAD
     return (
         None if state.wakes_at_ms is None else encode(Appointment(state.wakes_at_ms, state.timer))
     )
@@ -90,19 +103,39 @@ class SagaDecider(Decider):
         """Finds all appointments anew: those that were being kept may have been lost with a
         transaction.
         """
-        self._appointments = [(_decode_appointment(m), k) for k, m in self._store.states.marked()]
+        self._appointments = [
+            (_decode_appointment(mark), key)
+            for key, stored in self._store.states.marked()
+            if (mark := self._read_again(key, stored)) not in (None, UNREAD)
+        ]
         heapq.heapify(self._appointments)
         super().ready()
+
+    def _read_again(self, key: bytes, mark: bytes) -> bytes | None:
+        """The mark of a key; where another release could not read the record, what this one finds."""
+        return appointment(self._store.states.get(key) or b"") if mark == UNREAD else mark
 
     def due(self, now_ms: int) -> list[OutgoingRecord]:
         """As ``Decider.due``, and a command for each saga whose appointment is due and still stands."""
         records = super().due(now_ms)
         while self._appointments and self._appointments[0][0].due_ms <= now_ms:
             appointed, key = heapq.heappop(self._appointments)
+            records += self._wake_at(key, appointed)
+        return records
+
+    def _wake_at(self, key: bytes, appointed: Appointment) -> list[OutgoingRecord]:
+        """The command for a saga whose appointment still stands. Never raises for what is stored: a saga that
+        cannot be read or woken is left alone.
+        """
+        try:
             saga: SagaState | None = self._load(key, self._roots).state
             if saga is not None and saga.wakes_at_ms is not None and saga.timer == appointed.timer:
-                records.append(self._wake(key, saga))
-        return records
+                return [self._wake(key, saga)]
+        except NOT_ITS_FAULT:
+            raise
+        except Exception:
+            logger.exception("saga %r cannot be woken", key)
+        return []
 
     def seal(self) -> list[OutgoingRecord]:
         """As ``Decider.seal``; returns the newest state of each saga that was decided."""
@@ -136,22 +169,17 @@ class SagaDecider(Decider):
     def _write(self, case: Case, step: Step, draft: Draft) -> None:
         saga: SagaState = step.after.root
         history = self._outbox.history(case.key, step.event, step.at)
+        self._require_fit(step.event, history.value)
         draft.last = history, step
         draft.records.append(history)
         saga_id = case.request.aggregate_id
         sent = react(saga_id, saga, cast(SagaEvent, step.event))
         draft.records += [self._send(saga_id, saga, follow_up, step.at) for follow_up in sent]
 
-    def _keep(self, case: Case, draft: Draft) -> None:
-        if draft.last is None:
-            return
-        _, step = self._newest[case.key] = draft.last
-        saga: SagaState = step.after.root
-        self._open.known[case.key] = Known(step.at.version, saga)
-        if saga.status in SETTLED:
-            for place in self._waiting.pop(case.key, ()):
-                end = self._end(case.request.aggregate_id, saga, place, case.marks)
-                draft.records.append(end)
+    def _count(self, key: bytes, last: tuple[OutgoingRecord, Step]) -> None:
+        """The newest step of a saga counts."""
+        _, step = self._newest[key] = last
+        self._open.known[key] = Known(step.at.version, step.after.root)
 
     def _send(
         self, saga_id: str, saga: SagaState, follow_up: FollowUp, at: Occurrence
@@ -190,40 +218,63 @@ class SagaDecider(Decider):
 
     def _conclude(
         self,
+        draft: Draft,
         case: Case,
         rejection: Rejection | None,
         version: int,
         events: tuple[Event, ...] = (),
-    ) -> list[OutgoingRecord]:
-        records = super()._conclude(case, rejection, version, events)
+    ) -> Draft:
+        super()._conclude(draft, case, rejection, version, events)
+        if events and draft.last is not None:
+            draft.then.append(partial(self._count, case.key, draft.last))
+            self._tell_those_who_wait(draft, case, draft.last[1].after.root)
         if rejection is None:
-            records += self._tell_the_end(case)
-        return records
+            self._tell_the_end(draft, case)
+        return draft
 
-    def _repeat(self, case: Case, first: bytes) -> list[OutgoingRecord]:
-        records = super()._repeat(case, first)
-        outcome: Outcome = decode_outcome(first)
-        if outcome.accepted and self._is_repetition(case, outcome):
-            records += self._tell_the_end(case)
-        return records
+    def _repeat(self, case: Case, first: bytes) -> Draft:
+        draft = super()._repeat(case, first)
+        if self._is_accepted(case, first):
+            self._tell_the_end(draft, case)
+        return draft
 
-    def _tell_the_end(self, case: Case) -> list[OutgoingRecord]:
+    def _is_accepted(self, case: Case, first: bytes) -> bool:
+        try:
+            outcome = decode_outcome(first)
+        except DecodeError:
+            return False
+        return outcome.accepted and self._is_repetition(case, outcome)
+
+    def _tell_those_who_wait(self, draft: Draft, case: Case, saga: SagaState) -> None:
+        """The end, to who has started the saga earlier."""
+        if saga.status in SETTLED and case.key in self._waiting:
+            for place in self._waiting[case.key]:
+                draft.records.append(self._end(case.request.aggregate_id, saga, place, case.marks))
+            draft.then.append(partial(self._waiting.pop, case.key, None))
+
+    def _tell_the_end(self, draft: Draft, case: Case) -> None:
         """To who starts a saga, or starts it again, and waits: at once if it has ended, else then.
 
         Who waits is remembered in memory only; a client asks again when it hears nothing.
         """
         if case.request.type != StartSaga.__name__:
-            return []
+            return
         partition = self._outbox.reply_partition(case.incoming)
         if partition is None:
-            return []
-        saga: SagaState | None = self._load(case.key, self._roots).state
+            return
+        saga: SagaState | None = (
+            draft.last[1].after.root if draft.last else self._load(case.key, self._roots).state
+        )
         if saga is None:
-            return []
+            return
         if saga.status in SETTLED:
-            return [self._end(case.request.aggregate_id, saga, partition, case.marks)]
-        self._waiting.setdefault(case.key, set()).add(partition)
-        return []
+            end = self._end(case.request.aggregate_id, saga, partition, case.marks)
+            draft.records.append(end)
+            return
+        draft.then.append(partial(self._wait_for_the_end, case.key, partition))
+
+    def _wait_for_the_end(self, key: bytes, partition: int) -> None:
+        self._waiting.setdefault(key, set()).add(partition)
 
     def _end(self, saga_id: str, saga: SagaState, partition: int, marks: Headers) -> OutgoingRecord:
         end = SagaEnd(

@@ -11,6 +11,7 @@ Nothing uncommitted is ever written.
 The inbox forgets what its topic has forgotten, by offsets and never by a clock: see ``forget_before``.
 """
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ from schemas.decoding import decoder
 from schemas.personal import forgets
 from schemas.topics import TOMBSTONE_RETENTION_MS
 
+logger = logging.getLogger(__name__)
+
 WRITE_BUFFER_BYTES: Final = 8 * 1024 * 1024
 """Memory of one database before it writes a file; a partition has three databases."""
 
@@ -43,9 +46,12 @@ MAX_OPEN_FILES: Final = 64
 BLOOM_BITS: Final = 10
 """Most commands are not repetitions: the filter answers that without touching a file."""
 
-_CHECKPOINT_KEY: Final = b"\x00checkpoint"  # no record key begins with NUL
-_MARK: Final = b"\x00mark/"
-_WRITTEN: Final = b"\x00written/"
+_OWN: Final = b"\x00"
+"""How the keys begin that are the copy's own; no id does."""
+
+_CHECKPOINT_KEY: Final = _OWN + b"checkpoint"
+_MARK: Final = _OWN + b"mark/"
+_WRITTEN: Final = _OWN + b"written/"
 """Before an offset of eight bytes: the keys that were written with it as the checkpoint."""
 
 CLOCK_SKEW_MS: Final = 300_000
@@ -58,6 +64,11 @@ ERASING: Final = tuple(
     if forgets(event)
 )
 """How the records begin after which nothing older of their key may stay on the disk."""
+
+
+class StoreFailed(RuntimeError):
+    """The local store cannot be read. It says nothing of the record for which it was asked."""
+
 
 Marker = Callable[[bytes], bytes | None]
 """Of a value, what is worth to be found without looking at all others; None: nothing."""
@@ -130,13 +141,22 @@ class PartitionCopy:
         return None if checkpoint is None else checkpoint.offset
 
     def get(self, key: bytes) -> bytes | None:
-        """The newest committed value of a key."""
-        value: bytes | None = self._db.get(key)
+        """The newest committed value of a key. Raises StoreFailed."""
+        try:
+            value: bytes | None = self._db.get(key)
+        except Exception as error:  # the library has no class of its own for what RocksDB says
+            raise StoreFailed(f"{self._directory}: {error}") from error
         return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The same of several keys, in their order; a third of the cost of asking for each."""
-        return cast(list[bytes | None], self._db.get(list(keys)))
+        """The same of several keys, in their order; a third of the cost of asking for each.
+
+        Raises StoreFailed.
+        """
+        try:
+            return cast(list[bytes | None], self._db.get(list(keys)))
+        except Exception as error:
+            raise StoreFailed(f"{self._directory}: {error}") from error
 
     @property
     def empty(self) -> bool:
@@ -144,8 +164,13 @@ class PartitionCopy:
         return all(key == _CHECKPOINT_KEY for key in islice(self._db.keys(), 2))
 
     def write(self, changes: Mapping[bytes, bytes | None], next_offset: int) -> None:
-        """Applies committed changes (None deletes) and the checkpoint that covers them, as one."""
+        """Applies committed changes (None deletes) and the checkpoint that covers them, as one. What is under
+        a key of the copy's own is left out: no processor writes it.
+        """
         batch = WriteBatch(raw_mode=True)
+        if any(key.startswith(_OWN) for key in changes):
+            logger.error("%s: keys that begin with NUL are left out", self._directory)
+            changes = {key: value for key, value in changes.items() if not key.startswith(_OWN)}
         for key, value in changes.items():
             if value is None:
                 batch.delete(key)

@@ -74,7 +74,7 @@ class ConsumerReader:
         return mark.epoch if mark else None
 
 
-def build_feed(settings: Settings, views: Iterable[View]) -> Feed:
+def build_feed(settings: Settings, views: Iterable[View], topic_ids: Mapping[str, str]) -> Feed:
     """What the agents work with. Raises KafkaNotConfigured, RedisNotConfigured."""
     topics = topics_of(settings)
     letters = DeadLetters(topics.dead_letters, aiokafka_options(settings))
@@ -83,6 +83,7 @@ def build_feed(settings: Settings, views: Iterable[View]) -> Feed:
         by_topic(topics, list(views)),
         lambda: new_async_line(settings),
         letters,
+        topic_ids=topic_ids,
         at_once=BATCHES_AT_ONCE,
         spread=is_cluster(settings),
     )

@@ -1,24 +1,43 @@
 """Where records go that no view can use: `<prefix>.dead-letters`, bytes untouched, the cause in headers.
 
 A record can arrive there more than once (a worker died before its position moved); topic, partition and
-offset in the headers tell.
+offset in the headers tell. What is too large for that topic is cut, see schemas/letters.py. A letter that the
+broker refuses all the same is sent without the record's own bytes, and if it is refused again, it is logged:
+one record must not stop the others.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    CorruptRecordException,
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
 
-from readmodels.records import Unreadable
-from schemas.letters import Failure, letter_marks
-from schemas.topics import MAX_RECORD_BYTES
+from readmodels.records import UNREADABLE_NAME, Unreadable
+from schemas.letters import Failure, Letter, letter_of
+from schemas.limits import MAX_RECORD_BYTES
 
-ROOM_FOR_HEADERS: Final = 64 * 1024
+logger = logging.getLogger(__name__)
+
 REQUEST_TIMEOUT_MS: Final = 15_000
+
+_REFUSALS: Final = (
+    CorruptRecordException,
+    InvalidTimestampError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    UnicodeError,
+)
+"""The letter itself is at fault: the same letter would be refused again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +47,33 @@ class DeadLetter:
     record: Any
     cause: Unreadable
 
-    def headers(self) -> list[tuple[str, bytes]]:
-        """What was on the record, then the cause under names of our own."""
-        record, cause = self.record, self.cause
-        place = record.topic, record.partition, record.offset
-        failure = Failure(cause.code, str(cause), cause.stage, cause)
-        return letter_marks(record.headers, failure, place, record.timestamp)
+    def letter(self) -> Letter:
+        """What was on the record, then the cause under names of our own; cut where it would not fit."""
+        record = self.record
+        names_are_read = not record.headers or record.headers[0][0] != UNREADABLE_NAME
+        came = list(record.headers) if names_are_read else []
+        return letter_of(
+            record.key,
+            record.value,
+            came,
+            failure=self._failure(),
+            place=self.place,
+            at_ms=record.timestamp,
+            unreadable=not names_are_read,
+        )
+
+    def least(self) -> Letter:
+        """Only the cause, and the place where the record is."""
+        at_ms = self.record.timestamp
+        return letter_of(None, None, [], failure=self._failure(), place=self.place, at_ms=at_ms)
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Topic, partition and offset of the record."""
+        return self.record.topic, self.record.partition, self.record.offset
+
+    def _failure(self) -> Failure:
+        return Failure(self.cause.code, str(self.cause), self.cause.stage, self.cause)
 
 
 class DeadLetters:
@@ -46,18 +86,27 @@ class DeadLetters:
 
     async def send(self, letters: Sequence[DeadLetter]) -> None:
         """Returns when all are on the broker's disk. Raises KafkaError; then send all of them again."""
+        for letter in letters:
+            if await self._sent(letter.letter()):
+                continue
+            if not await self._sent(letter.least()):
+                logger.error("no dead letter for %s: the broker refuses it", letter.place)
+
+    async def _sent(self, letter: Letter) -> bool:
+        """False if the broker refuses this letter. Raises KafkaError if it may take it later."""
         try:
             producer = await self._open()
-            for letter in letters:
-                await producer.send_and_wait(
-                    self._topic,
-                    key=letter.record.key,
-                    value=letter.record.value,
-                    headers=letter.headers(),
-                )
+            await producer.send_and_wait(
+                self._topic, key=letter.key, value=letter.value, headers=letter.headers
+            )
+        except _REFUSALS as refusal:
+            logger.warning("the broker refuses a dead letter: %r", refusal)
+            await self.close()  # its sequence numbers count what was refused
+            return False
         except KafkaError:
             await self.close()
             raise
+        return True
 
     async def close(self) -> None:
         """Nothing is lost by it: every letter was waited for."""
@@ -71,7 +120,7 @@ class DeadLetters:
                 **self._connection,
                 enable_idempotence=True,
                 acks="all",
-                max_request_size=MAX_RECORD_BYTES + ROOM_FOR_HEADERS,
+                max_request_size=MAX_RECORD_BYTES,
                 request_timeout_ms=REQUEST_TIMEOUT_MS,
             )
             try:

@@ -3,6 +3,9 @@
 One `Feed` a process. The agents hand it batches, the transport asks it where to read, `watch` uses it to
 put right what got lost in between. Invariant: a position in Redis covers only what is applied, and the
 only way past a record is that it is in the views or in the dead letters.
+
+A batch that Redis refuses because of what is in it is applied in halves, down to the one record that is
+refused; that one goes to the dead letters (`refusals` tells such a refusal from a fault that passes).
 """
 
 from __future__ import annotations
@@ -10,14 +13,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from dataclasses import replace
+from typing import Any, Final, NamedTuple, Protocol
 
 from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 
-from readmodels import positions
+from readmodels import positions, refusals
 from readmodels.deadletters import DeadLetter, DeadLetters
 from readmodels.keys import Keys
 from readmodels.orders import Restless
@@ -42,6 +46,14 @@ Reading = Mapping[str, Sequence[View]]
 Changes = list[tuple[View, list[Change[Any]]]]
 
 
+class Piece(NamedTuple):
+    """A batch or part of one, what it changes, and the dead letters that have to be sent first."""
+
+    batch: Batch
+    changes: Changes
+    letters: list[DeadLetter]
+
+
 class Reader(Protocol):
     """What the feed needs of the consumer."""
 
@@ -57,7 +69,8 @@ class Reader(Protocol):
 class Feed:
     """``reading``: events topic → the views fed by it. ``new_line`` makes a connection to Redis;
     ``at_once``: batches of one topic, of different partitions, in work at the same time; ``spread``: see
-    `keys.Keys`.
+    `keys.Keys`; ``topic_ids``: events topic → its id, see
+    `positions.claim`.
     """
 
     def __init__(
@@ -66,8 +79,9 @@ class Feed:
         reading: Reading,
         new_line: Callable[[], AsyncLine],
         letters: DeadLetters,
-        at_once: int = 1,
         *,
+        topic_ids: Mapping[str, str],
+        at_once: int = 1,
         spread: bool = False,
     ) -> None:
         self.reader: Reader | None = None  # set once there is a consumer
@@ -75,6 +89,7 @@ class Feed:
         self._spread = spread
         self._reading = reading
         self._letters = letters
+        self._topic_ids = topic_ids
         self._views = [view for views in reading.values() for view in views]
         self._live: dict[str, int] = {}
         self._applied: dict[TopicPart, int] = {}
@@ -139,7 +154,11 @@ class Feed:
             for topic, views in self._reading.items():
                 mine = {part: at for part, at in starts.items() if part[0] == topic}
                 for view in views if mine else ():
-                    await drive_async(self._own_line, positions.begin(self._keys(view), mine))
+                    keys = self._keys(view)
+                    await drive_async(self._own_line, positions.begin(keys, mine))
+                    await drive_async(
+                        self._own_line, positions.claim(keys, {topic: self._topic_ids[topic]})
+                    )
 
     # Applying: for the agents.
 
@@ -166,31 +185,72 @@ class Feed:
             self._working[batch.part[0]] -= 1
 
     async def _persist(self, batch: Batch, changes: Changes, letters: list[DeadLetter]) -> None:
+        pieces = deque([Piece(batch, changes, letters)])
+        while pieces and self._is_current(batch):
+            piece = pieces.popleft()
+            refusal = await self._settle(piece)
+            if refusal is not None:
+                pieces.extendleft(reversed(self._smaller(piece, refusal)))
+
+    async def _settle(self, piece: Piece) -> Exception | None:
+        """Bring a piece in, however long what passes takes. Return what it is refused for, else None."""
+        batch, changes, letters = piece
         condition = self._conditions[batch.part[0]]
         attempt = 0
         while self._is_current(batch):
             try:
-                if letters:
-                    await self._letters.send(letters)
-                    logger.warning(
-                        "%d records of %s went to the dead letters", len(letters), batch.part
-                    )
-                    letters = []
+                await self._send(batch.part, letters)
+                letters = []
                 whole = await self._apply(batch, changes)
-            except PASSING_FAULTS as fault:
+            except MemoryError:
+                raise
+            except Exception as fault:  # noqa: BLE001 - what no retry mends must not stop the partition
+                if await self._is_refusal(batch.part[0], fault):
+                    return fault
                 condition.broken(fault)
                 attempt += 1
                 await asyncio.sleep(_pause(attempt))
                 continue
             condition.whole()
-            if not self._is_current(batch):
-                return
-            if whole:
-                self._applied[batch.part] = batch.after
-            else:
-                logger.warning("Redis does not have %s up to %d", batch.part, batch.start)
-                await self.replace(batch.part)
+            await self._moved(batch, whole=whole)
+            break
+        return None
+
+    async def _send(self, part: TopicPart, letters: list[DeadLetter]) -> None:
+        if letters:
+            await self._letters.send(letters)
+            logger.warning("%d records of %s went to the dead letters", len(letters), part)
+
+    async def _is_refusal(self, topic: str, fault: Exception) -> bool:
+        """True if what was to be applied is at fault, and not something that passes."""
+        if isinstance(fault, PASSING_FAULTS) and not refusals.may_be_content(fault):
+            return False
+        try:
+            async with self._own_turn:
+                keys = [self._keys(view) for view in self._reading[topic]]
+                await drive_async(self._own_line, positions.probe(keys))
+        except REDIS_FAULTS:
+            return False
+        return True
+
+    def _smaller(self, piece: Piece, refusal: Exception) -> list[Piece]:
+        """Return the halves of a piece; of a single record, its dead letter."""
+        batch = piece.batch
+        views, records = self._reading[batch.part[0]], batch.records
+        if len(records) < 2:
+            nothing: Changes = [(view, []) for view in views]
+            letters = [DeadLetter(record, refusals.unreadable(refusal)) for record in records]
+            return [Piece(batch, nothing, letters)]
+        return [Piece(half, split(views, half.records)[0], []) for half in halves(batch)]
+
+    async def _moved(self, batch: Batch, *, whole: bool) -> None:
+        if not self._is_current(batch):
             return
+        if whole:
+            self._applied[batch.part] = batch.after
+        else:
+            logger.warning("Redis does not have %s up to %d", batch.part, batch.start)
+            await self.replace(batch.part)
 
     async def _apply(self, batch: Batch, changes: Changes) -> bool:
         parts = [(view, self._keys(view), of_view) for view, of_view in changes]
@@ -265,6 +325,17 @@ def split(views: Sequence[View], records: Sequence[Any]) -> tuple[Changes, list[
                 of_view.append(change)
         changes.append((view, of_view))
     return changes, list(letters.values())
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch]:
+    """Cut a batch of several records into two that follow each other."""
+    records = batch.records
+    middle = len(records) // 2
+    cut = records[middle].offset
+    return (
+        replace(batch, after=cut, records=records[:middle]),
+        replace(batch, start=cut, records=records[middle:]),
+    )
 
 
 def _pool(new_line: Callable[[], AsyncLine], size: int) -> asyncio.Queue[AsyncLine]:

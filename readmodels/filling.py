@@ -9,20 +9,23 @@ it until the broker aborts it; the target is the high watermark, so that is wait
 
 from __future__ import annotations
 
+import logging
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from redis.exceptions import ResponseError
 
-from readmodels import positions
+from readmodels import positions, refusals
 from readmodels.generations import RebuildFailed
 from readmodels.keys import Keys
+from readmodels.lookup import headers_of
 from readmodels.positions import TopicPart
-from readmodels.records import Change, Unreadable, read
+from readmodels.records import Change, Unreadable, fold, read
 from readmodels.steps import drive
 from readmodels.views import View, by_topic
 from readmodels.writing import Writing
@@ -30,6 +33,8 @@ from runtime import kafka
 from runtime.redis import Line
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
+
+logger = logging.getLogger(__name__)
 
 BATCH_RECORDS: Final = 10_000
 POLL_S: Final = 0.2
@@ -225,7 +230,7 @@ class Filling:
         for message in messages:
             key: Any = message.key()
             value: Any = message.value()
-            headers: Any = message.headers() if value is None else None
+            headers = headers_of(message)
             readable = True
             for view, _, changes in batch:
                 try:
@@ -246,7 +251,15 @@ class Filling:
         covers = {part: (self._at[part], at)}
 
         def work(line: Line) -> None:
-            if not drive(line, positions.apply_batch(batch, covers)):
+            try:
+                whole = drive(line, positions.apply_batch(batch, covers))
+            except ResponseError as refusal:
+                if not refusals.may_be_content(refusal):
+                    raise
+                drive(line, positions.probe([keys for _, keys, _ in batch]))
+                self.unreadable += _apply_smaller(line, batch)
+                whole = drive(line, positions.apply_batch(_nothing(batch), covers))
+            if not whole:
                 raise MemoryLost(MemoryLost.__doc__)
 
         self._writing.submit(part, work)
@@ -276,3 +289,31 @@ class Filling:
             " writer's transaction stand open (`kafka-transactions.sh find-hanging`)? The old views serve"
             " on."
         )
+
+
+def _apply_smaller(line: Line, batch: Batch) -> int:
+    """Apply the changes that Redis takes, in order; return how many it refuses for what is in them.
+
+    A projector puts the same ones aside.
+    """
+    refused = 0
+    for view, keys, changes in batch:
+        waiting = deque([changes])
+        while waiting:
+            some = waiting.popleft()
+            try:
+                drive(line, view.apply(keys, fold(some)))
+            except ResponseError as refusal:
+                if not refusals.may_be_content(refusal):
+                    raise
+                if len(some) > 1:
+                    middle = len(some) // 2
+                    waiting.extendleft((some[middle:], some[:middle]))
+                    continue
+                logger.error("%s %s is refused by Redis: %s", view.name, some[0].id, refusal)
+                refused += 1
+    return refused
+
+
+def _nothing(batch: Batch) -> Batch:
+    return [(view, keys, []) for view, keys, _ in batch]

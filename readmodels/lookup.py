@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 from confluent_kafka import Consumer, Message
 
 from readmodels.positions import TopicPart
-from readmodels.records import Change, Unreadable
+from readmodels.records import UNREADABLE_HEADERS, Change, Headers, Unreadable
 from readmodels.records import read as read_record
 from readmodels.views import View
 from runtime import kafka, reading
 from runtime.reading import BATCH
+from runtime.records import read_headers
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas.partitioner import partition_for
@@ -87,8 +88,17 @@ def read_between(
     return map(_raw, reading.read_between(consumer, starts, ends, most))
 
 
+def headers_of(message: Message) -> Headers:
+    """Return the headers of a message; UNREADABLE_HEADERS if a name among them is not UTF-8."""
+    try:
+        found: Any = read_headers(message)
+    except (SystemError, UnicodeDecodeError):
+        return UNREADABLE_HEADERS
+    return found  # type: ignore[no-any-return]
+
+
 def _raw(message: Message) -> Raw:
     part = str(message.topic()), int(message.partition() or 0)
     key: Any = message.key()
     value: Any = message.value()
-    return Raw(part, int(message.offset() or 0), key, value, message.headers())
+    return Raw(part, int(message.offset() or 0), key, value, headers_of(message))

@@ -29,6 +29,9 @@ _is_currency: Final = re.compile(r"[A-Z]{3}", re.ASCII).fullmatch
 _STATUS: Final = {status: status.value for status in OrderStatus}
 
 TIME_DIGITS: Final = 15
+TIME_LIMIT_MS: Final = 10**TIME_DIGITS
+"""Times are below this: one more digit would not sort in a user's list."""
+
 _ROUNDS: Final = 5  # an order changes hands at most once a record; more means two workers at odds
 
 
@@ -52,8 +55,10 @@ def project(order_id: str, version: int, state: bytes) -> OrderRow:
     order = _decode(state)
     if not (is_id(order.user_id) and _is_currency(order.currency)):
         raise msgspec.ValidationError("user_id or currency is none")
-    if not 0 <= order.total <= MAX_AMOUNT or order.created_at_ms < 0:
-        raise msgspec.ValidationError("total or created_at_ms is out of range")
+    if not 0 <= order.total <= MAX_AMOUNT:
+        raise msgspec.ValidationError("total is out of range")
+    if not 0 <= order.created_at_ms < TIME_LIMIT_MS or not 0 <= order.updated_at_ms < TIME_LIMIT_MS:
+        raise msgspec.ValidationError("created_at_ms or updated_at_ms is out of range")
     status = _STATUS[order.status]
     spent = 0 if order.status is OrderStatus.CANCELLED else order.total
     total = str(order.total)

@@ -80,6 +80,11 @@ def begin(keys: Keys, starts: Mapping[TopicPart, int]) -> Steps[None]:
     yield [("HSETNX", key, name, to) for key in keys.all_positions for name, to in fields.items()]
 
 
+def probe(keys: Sequence[Keys]) -> Steps[None]:
+    """Write nothing, by a command that writes: a server that is full or read-only refuses it."""
+    yield [("SETRANGE", f"{key}:probe", 0, "") for k in keys for key in k.all_positions]
+
+
 def rename(keys: Keys) -> Steps[None]:
     """Rows were written past the order of the log: whoever followed the changes of this filling looks at
     all of it again.

@@ -23,9 +23,9 @@ class Refused(RuntimeError):
     """The views cannot be fed as things are; the message says why and what to do."""
 
 
-def check(settings: Settings, views: Sequence[View]) -> None:
+def check(settings: Settings, views: Sequence[View]) -> dict[str, str]:
     """The topics are as they should be and those that the views were made from, and each position lies
-    within its partition.
+    within its partition. Returns the id of each events topic.
 
     Raises Refused, topic_admin.TopicsUnfit, KafkaException or RedisError.
     """
@@ -47,6 +47,7 @@ def check(settings: Settings, views: Sequence[View]) -> None:
     for view, of_view in zip(views, stored, strict=True):
         for part, at in of_view.items():
             _check_position(view, part, at, ends)
+    return ids
 
 
 def watermarks(settings: Settings, views: Sequence[View]) -> dict[TopicPart, tuple[int, int]]:

@@ -20,6 +20,7 @@ from runtime.redis import RedisNotConfigured
 from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit
+from runtime.topic_watch import TopicWatch
 
 if TYPE_CHECKING:
     import faust
@@ -56,15 +57,16 @@ async def _run(settings: Settings, views: tuple[View, ...]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    if await _first(stop, _preflight(settings, views)):
+    ids: dict[str, str] = {}
+    if await _first(stop, _preflight(settings, views, ids)):
         return EXIT_OK
     # Faust takes a while to import, and only this process needs it.
     from readmodels.app import build_app, build_feed, consumer_of
 
-    feed = build_feed(settings, views)
+    feed = build_feed(settings, views, ids)
     app = build_app(settings, views, feed)
     try:
-        if await _first(stop, _serve(app, feed, consumer_of)):
+        if await _first(stop, _serve(app, feed, consumer_of, TopicWatch(settings, ids))):
             return EXIT_OK
         return EXIT_REFUSED
     finally:
@@ -72,7 +74,7 @@ async def _run(settings: Settings, views: tuple[View, ...]) -> int:
         await feed.close()
 
 
-async def _serve(app: faust.App, feed: Any, consumer_of: Any) -> None:
+async def _serve(app: faust.App, feed: Any, consumer_of: Any, topics: TopicWatch) -> None:
     """Returns when the application ended by itself, which it should not."""
     from readmodels.app import ConsumerReader
     from readmodels.watch import Watch
@@ -80,7 +82,7 @@ async def _serve(app: faust.App, feed: Any, consumer_of: Any) -> None:
     feed.reader = ConsumerReader(consumer_of(app))
     await app.start()  # returns after the first assignment
     logger.info("projector is running")
-    watch = asyncio.create_task(Watch(feed, app, consumer_of(app)).run())
+    watch = asyncio.create_task(Watch(feed, app, consumer_of(app), topics).run())
     ended = asyncio.create_task(app.wait_until_stopped())
     crashed = asyncio.create_task(app._crashed.wait())
     tasks = (watch, ended, crashed)
@@ -96,12 +98,13 @@ async def _serve(app: faust.App, feed: Any, consumer_of: Any) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _preflight(settings: Settings, views: tuple[View, ...]) -> None:
-    """Waits for Redis; everything else that is wrong is a person's matter."""
+async def _preflight(settings: Settings, views: tuple[View, ...], ids: dict[str, str]) -> None:
+    """Waits for Redis; everything else that is wrong is a person's matter. Fills in the topics' ids."""
     told = False
     while True:
         try:
-            return await asyncio.to_thread(preflight.check, settings, views)
+            ids |= await asyncio.to_thread(preflight.check, settings, views)
+            return
         except (RedisError, OSError) as fault:
             if not told:
                 logger.warning("Redis: %s; waiting for it", fault)

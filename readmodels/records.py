@@ -11,10 +11,12 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from schemas.decoding import whole_number
 from schemas.headers import AGGREGATE_VERSION
-from schemas.ids import is_id, is_part_key
+from schemas.ids import MAX_ID_LENGTH, is_id, is_part_key
 from schemas.money import MAX_AMOUNT
 from schemas.records import decode_event
+from schemas.topics import MAX_RECORD_BYTES
 from schemas.upcasting import Reader, UnsupportedVersion
 
 Headers = Sequence[tuple[str, bytes | None]] | None
@@ -25,6 +27,15 @@ MAX_VERSION: Final = MAX_AMOUNT
 
 STAGE_DECODE: Final = "decode"
 STAGE_PROJECT: Final = "project"
+
+UNREADABLE_NAME: Final = "\udcff"
+"""In the place of the first header's name: a name among them is not UTF-8. No header can be called so."""
+
+UNREADABLE_HEADERS: Final[Sequence[tuple[str, bytes | None]]] = ((UNREADABLE_NAME, None),)
+"""The headers of a record whose header names are not all UTF-8."""
+
+_SHOWN_CHARACTERS: Final = 500
+_SHOWN_KEY_BYTES: Final = 4 * MAX_ID_LENGTH
 
 
 class Unreadable(Exception):
@@ -56,30 +67,36 @@ def read(
     states: Reader[Any],
     project: Callable[[str, int, bytes], Row | None],
 ) -> Change[Row] | None:
-    """The change that a record makes; None where it is no view's matter (parts, such as reservations).
+    """Return the change that a record makes; None where no view shows it (parts, such as reservations).
 
     ``states`` reads what the record has for a state: ``project`` gets it as of its current version,
-    whichever release wrote it; where it gives no row, that is a deletion. Raises Unreadable.
+    whichever release wrote it; where it gives no row, that is a deletion. Raises Unreadable, and nothing
+    else whatever the record is, except MemoryError.
     """
-    identity = _identity(key)
-    if not is_id(identity):
-        if is_part_key(identity):
-            return None
-        raise Unreadable("invalid_key", f"the key {identity!r} is no aggregate id", STAGE_DECODE)
-    if value is None:
-        version = _deleted_at(headers)
-        return Change(identity, version, None, reset=version is None)
-    version, state = _state(value, states)
     try:
-        return Change(identity, version, project(identity, version, state))
-    except msgspec.MsgspecError as error:
-        raise Unreadable(
-            "malformed", f"the state is not readable: {error}", STAGE_DECODE
-        ) from error
+        if headers and headers[0][0] == UNREADABLE_NAME:
+            raise Unreadable("malformed", "a header name is not UTF-8", STAGE_DECODE)
+        identity = _identity(key)
+        if not is_id(identity):
+            if is_part_key(identity):
+                return None
+            raise Unreadable(
+                "invalid_key", f"the key {_shown(identity)} is no aggregate id", STAGE_DECODE
+            )
+        if value is None:
+            version = _deleted_at(headers)
+            return Change(identity, version, None, reset=version is None)
+        version, state = _state(value, states)
+        try:
+            return Change(identity, version, project(identity, version, state))
+        except msgspec.MsgspecError as error:
+            message = f"the state is not readable: {_shown(error)}"
+            raise Unreadable("malformed", message, STAGE_DECODE) from error
+    except (Unreadable, MemoryError):
+        raise
     except Exception as error:  # a bug in a projection must not stop the partition
-        raise Unreadable(
-            "internal_error", f"the projection failed: {error!r}", STAGE_PROJECT
-        ) from error
+        message = f"the projection failed: {_shown(error)}"
+        raise Unreadable("internal_error", message, STAGE_PROJECT) from error
 
 
 def fold(changes: Iterable[Change[Row]]) -> list[Change[Row]]:
@@ -106,38 +123,60 @@ def _identity(key: bytes | None) -> str:
     try:
         return key.decode()
     except UnicodeDecodeError as error:
-        raise Unreadable("invalid_key", f"the key is not UTF-8: {error}", STAGE_DECODE) from error
+        message = f"the key {key[:_SHOWN_KEY_BYTES]!r} is not UTF-8"
+        raise Unreadable("invalid_key", message, STAGE_DECODE) from error
 
 
 def _deleted_at(headers: Headers) -> int | None:
     """The version in a tombstone's header; None without the header, or with one that is no version."""
     for name, value in headers or ():
-        if name == AGGREGATE_VERSION and value is not None:
-            text = value.decode("ascii", "replace")
-            if text.isdecimal() and 0 < int(text) <= MAX_VERSION:
-                return int(text)
+        if name == AGGREGATE_VERSION:
+            version = whole_number(value)
+            if version is not None and 0 < version <= MAX_VERSION:
+                return version
     return None
 
 
 def _state(value: bytes, states: Reader[Any]) -> tuple[int, bytes]:
+    if len(value) > MAX_RECORD_BYTES:
+        message = f"{len(value)} bytes are more than an event can have"
+        raise Unreadable("too_large", message, STAGE_DECODE)
     try:
         record = decode_event(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Unreadable("malformed", f"not an event record: {error}", STAGE_DECODE) from error
+    except msgspec.MsgspecError as error:
+        message = f"not an event record: {_shown(error)}"
+        raise Unreadable("malformed", message, STAGE_DECODE) from error
     if not record.state:
         raise Unreadable("malformed", "the event record has no state", STAGE_DECODE)
     if not 0 < record.version <= MAX_VERSION:
-        raise Unreadable("malformed", f"{record.version} is no version", STAGE_DECODE)
+        message = f"{_shown(record.version)} is no version"
+        raise Unreadable("malformed", message, STAGE_DECODE)
     try:
         return record.version, states.current(record.state, record.state_version)
     except UnsupportedVersion as error:
-        raise Unreadable("unsupported_schema_version", str(error), STAGE_DECODE) from error
+        raise Unreadable("unsupported_schema_version", _shown(error), STAGE_DECODE) from error
     except msgspec.MsgspecError as error:
-        raise Unreadable("malformed", f"not a state: {error}", STAGE_DECODE) from error
+        raise Unreadable("malformed", f"not a state: {_shown(error)}", STAGE_DECODE) from error
+
+
+def _shown(what: object) -> str:
+    """Return the text of a value, cut to what fits into a message."""
+    text = str(what) if isinstance(what, msgspec.MsgspecError) else repr(what)
+    if len(text) <= _SHOWN_CHARACTERS:
+        return text
+    return f"{text[:_SHOWN_CHARACTERS]}…"
 
 
 def flat(**fields: Any) -> list[str]:
-    """The fields of a Redis hash, without those that are None: name, value, name, value."""
-    return [
-        text for name, value in fields.items() if value is not None for text in (name, str(value))
-    ]
+    """Return the fields of a Redis hash, without those that are None: name, value, name, value.
+
+    Raises msgspec.ValidationError for a number that JSON, Lua or SQL would not keep exact.
+    """
+    found: list[str] = []
+    for name, value in fields.items():
+        if value is None:
+            continue
+        if isinstance(value, int) and not -MAX_AMOUNT <= value <= MAX_AMOUNT:
+            raise msgspec.ValidationError(f"{name} is out of range")
+        found += (name, str(value))
+    return found

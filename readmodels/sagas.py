@@ -46,6 +46,10 @@ SPAN_MS: Final = 10**14
 """Each rank has room for the times of 3,000 years; a double is exact far beyond six of them."""
 
 
+TIME_LIMIT_MS: Final = 10**15
+"""Times are below this, as those of orders are."""
+
+
 def asked_for(status: str | None) -> tuple[SagaStatus, ...]:
     """The statuses a question is about. Raises ValueError naming the one that does not exist."""
     if status is None:
@@ -63,7 +67,7 @@ def scores_of(statuses: tuple[SagaStatus, ...]) -> tuple[int, int]:
 def project(saga_id: str, version: int, state: bytes) -> Document:
     """Pure. Raises msgspec.MsgspecError for what is no saga's state."""
     saga = _decode(state)
-    if not 0 <= saga.updated_at_ms < SPAN_MS:
+    if not 0 <= saga.updated_at_ms < TIME_LIMIT_MS:
         raise msgspec.ValidationError("updated_at_ms is out of range")
     fields = flat(
         version=version,
@@ -79,7 +83,9 @@ def project(saga_id: str, version: int, state: bytes) -> Document:
         resolved_by=saga.resolved_by,
         steps=_encode([step_answer(step) for step in saga.steps]).decode(),
     )
-    return Document(fields, score=RANKS[saga.status] * SPAN_MS + saga.updated_at_ms)
+    # A command may say a later time than the span has: such a saga is shown, at the end of its status.
+    moved_at_ms = min(saga.updated_at_ms, SPAN_MS - 1)
+    return Document(fields, score=RANKS[saga.status] * SPAN_MS + moved_at_ms)
 
 
 def answer(saga_id: str, row: dict[str, str]) -> SagaAnswer | None:

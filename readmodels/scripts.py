@@ -54,8 +54,9 @@ PLACE: Final = Script("place")
 ORDER: Final = Script("order", uses=("stamp", "news", "sorted"))
 SWITCH: Final = Script("switch")
 LOCK: Final = Script("lock")
+HISTORY: Final = Script("history")
 
-SCRIPTS: Final = (POSITION, DOCUMENT, PLACE, ORDER, SWITCH, LOCK)
+SCRIPTS: Final = (POSITION, DOCUMENT, PLACE, ORDER, SWITCH, LOCK, HISTORY)
 
 
 def load_commands() -> list[Command]:

@@ -1,10 +1,11 @@
-"""Faust's aiokafka transport, changed in three places and nowhere else.
+"""Faust's aiokafka transport, changed in four places and nowhere else.
 
 - It reads committed records only. (Stock, it does so only with Faust's own exactly-once.)
 - What the broker sent for a partition is handed on as one message, a `Batch`, because Faust's cost is
   one of messages. What follows what is known from the offsets it covers, not from counting messages:
   transaction markers and compaction leave holes that no record fills.
 - Reading starts where `Positions` says, which is Redis. What is committed to Kafka is for lag tools.
+- What waits for Redis is bounded in bytes, after decompression (`fetched`, MAX_WAITING_BYTES).
 
 A `Batch` carries the epoch of its partition, which every seek raises: batches that were on their way
 when it happened are told from those that follow.
@@ -13,13 +14,14 @@ when it happened are told from those that follow.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, Protocol, cast
 
 import aiokafka
-from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.consumer.fetcher import FetchError
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.exceptions import ConsumerNotStarted
@@ -28,6 +30,7 @@ from faust.types import TP, ConsumerMessage, Message
 from faust.types.tuples import ack_lock
 from mode.utils.futures import notify
 
+from readmodels import fetched as taken
 from readmodels.positions import TopicPart
 from runtime.kafka import HEARTBEAT_MS, SESSION_TIMEOUT_MS
 
@@ -41,6 +44,13 @@ REBALANCE_TIMEOUT_MS: Final = 30_000
 NEVER_MS: Final = 7 * 24 * 3_600_000
 COMMIT_WITHIN_S: Final = 3.0
 IDLE_S: Final = 0.1
+FULL_S: Final = 0.01
+
+MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+"""Records that were handed out and are not in Redis yet, of all partitions. Beyond it a partition gets a
+batch only if it has none on its way, so each of them goes on."""
+
+taken.install()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +80,20 @@ class TopicMadeAnew(RuntimeError):
 
 @dataclass(slots=True)
 class Mark:
-    """How far the records of a partition have been handed out since the last seek."""
+    """How far the records of a partition have been handed out since the last seek. ``waiting``: of each
+    batch that may not be in Redis yet, the offset after it and its bytes.
+    """
 
     epoch: int
     handed: int
+    waiting: deque[tuple[int, int]] = field(default_factory=deque)
+
+    def waiting_bytes(self, applied: int) -> int:
+        """How many bytes are on their way, if all before ``applied`` is in."""
+        waiting = self.waiting
+        while waiting and waiting[0][0] <= applied:
+            waiting.popleft()
+        return sum(size for _, size in waiting)
 
 
 class BatchThread(stock.AIOKafkaConsumerThread):
@@ -161,9 +181,10 @@ class BatchThread(stock.AIOKafkaConsumerThread):
     ) -> Any:
         if not self.consumer.flow_active:
             return {}
-        wanted = {tp for tp in active_partitions or () if tp in self.marks}
+        placed = {tp for tp in active_partitions or () if tp in self.marks}
+        wanted = self._with_room(placed)
         if not wanted:  # aiokafka would take an empty set for all
-            await asyncio.sleep(IDLE_S)
+            await asyncio.sleep(FULL_S if placed else IDLE_S)
             return {}
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
@@ -175,7 +196,7 @@ class BatchThread(stock.AIOKafkaConsumerThread):
             # ones for Redis. Errors first: what is raised takes nothing with it that was given before.
             held = fetcher._records
             ready = [tp for tp in wanted if tp in held]
-            for tp in sorted(ready, key=lambda tp: type(held[tp]) is FetchResult):
+            for tp in sorted(ready, key=lambda tp: not isinstance(held[tp], FetchError)):
                 fetched = await fetcher.fetched_records({tp}, max_records=max_records)
                 batches |= self._batches(fetched)
             if not batches:
@@ -185,7 +206,18 @@ class BatchThread(stock.AIOKafkaConsumerThread):
                 batches = self._batches(fetched)
         return batches
 
-    def _batches(self, fetched: Mapping[TP, Sequence[Any]]) -> dict[TP, Batch]:
+    def _with_room(self, partitions: set[TP]) -> set[TP]:
+        """Those of which more may be handed out now."""
+        consumer = cast(BatchConsumer, self.consumer)
+        applied = consumer.positions.applied()
+        waiting = {
+            part: mark.waiting_bytes(applied.get(part, -1)) for part, mark in self.marks.items()
+        }
+        if sum(waiting.values()) < MAX_WAITING_BYTES:
+            return partitions
+        return {tp for tp in partitions if not waiting[tp.topic, tp.partition]}
+
+    def _batches(self, fetched: Mapping[TP, taken.Taken]) -> dict[TP, Batch]:
         """To be called before anything else is awaited: so records and position belong together."""
         return {
             tp: batch
@@ -193,7 +225,7 @@ class BatchThread(stock.AIOKafkaConsumerThread):
             if (batch := self._batch((tp.topic, tp.partition), records)) is not None
         }
 
-    def _batch(self, part: TopicPart, records: Sequence[Any]) -> Batch | None:
+    def _batch(self, part: TopicPart, records: taken.Taken) -> Batch | None:
         mark, after = self.marks.get(part), self._position(part)
         if mark is None or after is None:
             return None
@@ -204,6 +236,7 @@ class BatchThread(stock.AIOKafkaConsumerThread):
             )
         batch = Batch(part, mark.epoch, mark.handed, after, records)
         mark.handed = after
+        mark.waiting.append((after, records.size))
         return batch
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
@@ -246,14 +279,15 @@ class BatchConsumer(stock.Consumer):
         return cast(BatchThread, self._thread)
 
     @property
-    def _positions(self) -> Positions:
+    def positions(self) -> Positions:
+        """Who knows from where to read."""
         return cast(BatchTransport, self.transport).positions
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """What Faust does after every rebalance; committed is what Redis has."""
         await self.thread.forget()
         assigned = [(tp.topic, tp.partition) for tp in self.assignment()]
-        positions = await self._positions.resume(assigned)
+        positions = await self.positions.resume(assigned)
         await self.thread.place(positions)
         return {TP(*part): offset for part, offset in positions.items()}
 
@@ -301,7 +335,7 @@ class BatchConsumer(stock.Consumer):
             return False
         offsets = {
             TP(*part): offset
-            for part, offset in self._positions.applied().items()
+            for part, offset in self.positions.applied().items()
             if part in assigned and self._committed_offset.get(TP(*part)) != offset
         }
         if not offsets:

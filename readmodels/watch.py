@@ -17,6 +17,7 @@ from faust import App
 from readmodels.feed import REDIS_FAULTS, Feed
 from readmodels.positions import TopicPart
 from readmodels.transport import BatchConsumer
+from runtime.topic_watch import TopicWatch
 
 logger = logging.getLogger(__name__)
 
@@ -26,18 +27,20 @@ LOST_AFTER_S: Final = 3.0
 
 
 class Watch:
-    """One a process; `run` ends only by being cancelled or by a bug."""
+    """One a process; `run` ends only by being cancelled, by a bug, or when a topic was made anew."""
 
-    def __init__(self, feed: Feed, app: App, consumer: BatchConsumer) -> None:
+    def __init__(self, feed: Feed, app: App, consumer: BatchConsumer, topics: TopicWatch) -> None:
         self._feed = feed
         self._app = app
         self._consumer = consumer
+        self._topics = topics
         self._waiting: dict[TopicPart, tuple[int, float]] = {}
 
     async def run(self) -> None:
-        """Look, again and again."""
+        """Look, again and again. Raises TopicsMadeAnew."""
         while True:
             await asyncio.sleep(INTERVAL_S)
+            self._topics.look()
             try:
                 await self.look()
             except REDIS_FAULTS as fault:

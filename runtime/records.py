@@ -4,13 +4,30 @@ Half a dozen of these are made for every command, hence structs: they are made t
 as named tuples, and with ``gc=False`` the collector does not visit them (they can be in no cycle).
 """
 
+import operator
+from typing import Final
+
 import msgspec
 from confluent_kafka import Message
 
-from schemas import headers
+from schemas import headers, limits
+from schemas.decoding import whole_number
+
+LATEST_MS: Final = 253_402_300_799_999
+"""End of the year 9999, the last time that calendars have."""
 
 Headers = headers.Marks
 """As the client library takes them; those that come in are bytes, or None where one has no value."""
+
+
+read_headers: Final = operator.methodcaller("headers")
+"""Return the headers of a message. Raises SystemError if a name among them is not UTF-8; then its headers
+must not be asked for again.
+
+For such a name the client's method returns a broken list and leaves an exception behind. The interpreter
+misses that exception once it has optimised the call; it is raised somewhere later, and reading the list takes
+the process down. A call through C is checked each time.
+"""
 
 
 class OutgoingRecord(msgspec.Struct, frozen=True, gc=False):
@@ -27,6 +44,7 @@ class IncomingRecord(msgspec.Struct, frozen=True, gc=False):
     """One consumed record, freed of the client library, so that deciding can be tested without it.
 
     ``sent_at_ms``: the record's own time; None: the same as ``occurred_at_ms``.
+    ``unreadable``: it has headers, but the client cannot read them, since a name of one is no UTF-8.
     """
 
     topic: str
@@ -37,13 +55,27 @@ class IncomingRecord(msgspec.Struct, frozen=True, gc=False):
     value: bytes | None
     headers: Headers
     sent_at_ms: int | None = None
+    unreadable: bool = False
+
+    @property
+    def size(self) -> int:
+        """Return the size of key, value and headers in memory, more or less."""
+        return limits.record_bytes(self.key, self.value, self.headers)
 
 
 def incoming(message: Message) -> IncomingRecord:
-    """A consumed message (without an error) as plain data; its time is that of the header, if it has one."""
+    """Return a consumed message (without an error) as plain data; its time is that of the header, if it has
+    one. Never raises, whatever was written.
+    """
     _, sent_at_ms = message.timestamp()
-    marks: Headers = message.headers() or []  # type: ignore[assignment]
-    at_ms = max(0, sent_at_ms)
+    marks: Headers
+    unreadable = False
+    try:
+        marks = read_headers(message) or []
+    except (SystemError, UnicodeDecodeError):
+        # So the client says that it cannot decode a name; what it has read so far must not be touched.
+        marks, unreadable = [], True
+    at_ms = min(max(0, sent_at_ms), LATEST_MS)
     return IncomingRecord(
         message.topic(),  # type: ignore[arg-type]  # a record has a place; only errors have none
         message.partition(),  # type: ignore[arg-type]
@@ -52,13 +84,16 @@ def incoming(message: Message) -> IncomingRecord:
         message.key(),
         message.value(),
         marks,
-        sent_at_ms=at_ms,
+        at_ms,
+        unreadable,
     )
 
 
 def occurred_at_ms(marks: Headers, sent_at_ms: int) -> int:
-    """When it happened: what the header says, if it says a time, else when it was sent."""
+    """Return when it happened: what the header says, if it says a time, else when it was sent."""
     for name, value in marks:
-        if name == headers.OCCURRED_AT_MS and value and len(value) <= 15 and value.isdigit():
-            return int(value)
+        if name == headers.OCCURRED_AT_MS:
+            at_ms = whole_number(value)
+            if at_ms is not None and at_ms <= LATEST_MS:
+                return at_ms
     return sent_at_ms

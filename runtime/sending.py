@@ -12,15 +12,20 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from runtime import kafka
 from runtime.records import Headers, IncomingRecord
+from runtime.refusals import is_of_content
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
-from schemas.letters import Failure, letter_marks
+from schemas.letters import Failure, letter_of
 
 logger = logging.getLogger(__name__)
 
 POLL_S: Final = 0.1
 FLUSH_S: Final = 5.0
 RETRY_S: Final = 1.0
+
+
+class Unsendable(RuntimeError):
+    """A record is too large, or not what a topic takes: sending it again would not help."""
 
 
 class SureProducer:
@@ -42,20 +47,29 @@ class SureProducer:
     async def send(
         self, topic: str, key: bytes | None, value: bytes | None, marks: Headers
     ) -> None:
-        """Tries until the broker has it."""
+        """Tries until the broker has it. Raises Unsendable for a record that no broker takes."""
         while True:
             try:
                 return await self._send(topic, key, value, marks)
             except (BufferError, KafkaException) as fault:
+                if is_of_content(fault):
+                    raise Unsendable(f"a record for {topic} is refused: {fault}") from fault
                 logger.warning("not sent, trying again: %s", fault)
                 await asyncio.sleep(RETRY_S)
 
     async def dead_letter(self, source: IncomingRecord, code: str, cause: Exception) -> None:
         """A record as it came, with the cause and the place in headers."""
         failure = Failure(code, str(cause), self._stage, cause)
-        place = source.topic, source.partition, source.offset
-        marks: Headers = [*letter_marks(source.headers, failure, place, source.occurred_at_ms)]
-        await self.send(self._dead_letters, source.key, source.value, marks)
+        letter = letter_of(
+            source.key,
+            source.value,
+            source.headers,
+            failure=failure,
+            place=(source.topic, source.partition, source.offset),
+            at_ms=source.occurred_at_ms,
+            unreadable=source.unreadable,
+        )
+        await self.send(self._dead_letters, letter.key, letter.value, [*letter.headers])
 
     def close(self) -> None:
         """What is not delivered by then is sent again after the next start. Blocks."""

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from commands.aggregate import Command
 from commands.free_json import FreeJson
@@ -20,6 +21,18 @@ def _words(message: Any) -> Any:
     if not isinstance(message, str):
         return message
     return message.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:MAX_MESSAGE]
+
+
+_Objects = tuple[FreeJson, ...]
+
+
+def _are_events(found: _Objects) -> _Objects:
+    for event in found:
+        if not isinstance(event.get("type"), str) or not isinstance(event.get("data", {}), dict):
+            raise PydanticCustomError(
+                "no_event", "Each event must have a `type` that is a string; `data` is an object"
+            )
+    return found
 
 
 class StartSaga(Command):
@@ -49,7 +62,7 @@ class RecordAnswer(Command):
         pattern=r"^[^\x00]*$",
         description="The same in words.",
     )
-    events: tuple[FreeJson, ...] = Field(
+    events: Annotated[_Objects, AfterValidator(_are_events)] = Field(
         default=(), description="The events it caused: `type` and `data` of each."
     )
     repeated: bool = Field(

@@ -6,6 +6,8 @@ Connect's dead letter queue (KIP-298) and Kafka Streams' (KIP-1034) under a pref
 
 from typing import Final
 
+from schemas import limits
+
 CORRELATION_ID: Final = "correlation-id"
 """Id of the whole conversation; a command without one starts a conversation named by its command id."""
 
@@ -31,7 +33,8 @@ passed on to what follows, so an answer that takes a detour over a payment gatew
 OCCURRED_AT_MS: Final = "occurred-at-ms"
 """On a command, optional: when it happened, if that is not when it was sent; decimal epoch milliseconds.
 A time beyond the year 9999, or what is no number, counts as none. The record's own time stays that of the
-broker, by which Kafka's retention goes. A saga's commands take no other time than that: it sets their timers."""
+broker, by which Kafka's retention goes. A saga's commands take no other time than that: it sets their
+timers."""
 
 AGGREGATE_VERSION: Final = "aggregate-version"
 """On a tombstone, which has no value: the version at which the aggregate (or part) was deleted."""
@@ -53,6 +56,19 @@ ERROR_ATTEMPT: Final = "orderflow.errors.attempt"
 ERROR_HOLDS_KEY: Final = "orderflow.errors.holds-key"
 """``true`` where what comes after the record under its key waits until it is retried, edited or discarded."""
 
+ERROR_CUT: Final = "orderflow.errors.cut"
+"""Which of ``key``, ``value`` and ``headers`` are not whole in the dead letter, separated by commas: the
+record was too large, or the names of its headers are no UTF-8. The whole record is on its topic."""
+
+ERROR_VALUE_BYTES: Final = "orderflow.errors.value-bytes"
+"""Size of the whole value, where it is cut."""
+
+ERROR_VALUE_DIGEST: Final = "orderflow.errors.value-digest"
+"""Digest of the whole value, where it is cut: blake2b of 16 bytes, hexadecimal."""
+
+ERRORS: Final = ERROR_CODE.removesuffix("code")
+"""How the names begin that only the writer of a dead letter sets; a sender's do not count."""
+
 Marks = list[tuple[str, str | bytes | None]]
 """As the Kafka client takes and gives them."""
 
@@ -62,9 +78,20 @@ def as_bytes(marks: Marks) -> list[tuple[str, bytes | None]]:
     return [(name, v.encode() if isinstance(v, str) else v) for name, v in marks]
 
 
+PASSED_ON: Final = frozenset({CORRELATION_ID, TRACEPARENT, ANSWER_TO})
+"""What is passed on from a record to all that follows from it."""
+
+
+def passed_on_bytes(marks: Marks) -> int:
+    """Return the size of the headers that are passed on."""
+    return limits.headers_bytes(mark for mark in marks if mark[0] in PASSED_ON)
+
+
 def following(event_id: str, marks: Marks, *also: str) -> Marks:
-    """Of a command that follows from an event: the same conversation and trace, a new cause; ``also``
-    names what else is passed on.
+    """Return the headers of a command that follows from an event: the same conversation and trace, a new
+    cause; ``also`` names what else is passed on. Headers that are too large to be passed on are left out.
     """
-    passed = (CORRELATION_ID, TRACEPARENT, *also)
-    return [(CAUSATION_ID, event_id.encode()), *(mark for mark in marks if mark[0] in passed)]
+    passed = [mark for mark in marks if mark[0] in (CORRELATION_ID, TRACEPARENT, *also)]
+    if limits.headers_bytes(passed) > limits.MAX_PASSED_ON_BYTES:
+        passed = []
+    return [(CAUSATION_ID, event_id.encode()), *passed]

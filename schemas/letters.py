@@ -1,19 +1,27 @@
-"""What a dead letter says of its failure: the headers that are added to those of the record.
+"""Dead letters: what is kept of a record that could not be handled, and what is said of its failure.
 
-Pure. Whoever could not handle a record uses it: processors, projectors, the payments' outbox. The names
-are schemas/headers.py's; the record's own headers, key and value stay as they came.
+Pure. Whoever could not handle a record uses it: processors, projectors, the payments' outbox. The names of
+the headers are schemas/headers.py's. The invariants: a letter always fits a topic; the record's own headers,
+key and value stay as they came, or the letter says which of them are cut; and no header of the sender can be
+taken for one of the letter.
 """
 
 import traceback
+from hashlib import blake2b
 from typing import Final
 
 import msgspec
 
-from schemas import headers
+from schemas import headers, limits
 
 MESSAGE_LIMIT: Final = 1_000
 STACKTRACE_LIMIT: Final = 8_000
 """Bytes. A traceback's last lines say most, so it is cut at its beginning."""
+
+KEPT_HEADER_BYTES: Final = 512
+"""Bytes of a header that is kept of a record whose headers are cut."""
+
+DIGEST_BYTES: Final = 16
 
 _CUT: Final = b"..."
 
@@ -31,11 +39,55 @@ class Failure(msgspec.Struct, frozen=True, gc=False):
     holds_key: bool = False
 
 
+class Letter(msgspec.Struct, frozen=True, gc=False):
+    """A dead letter as it is written."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+def letter_of(
+    key: bytes | None,
+    value: bytes | None,
+    came: headers.Marks,
+    *,
+    failure: Failure,
+    place: tuple[str, int, int],
+    at_ms: int,
+    unreadable: bool = False,
+) -> Letter:
+    """Return the dead letter of a record: whole if it fits, else its beginning, with the size and the digest
+    of the whole value. ``place`` and ``at_ms`` as ``letter_marks``; ``unreadable``: the record has headers
+    that the client could not read.
+    """
+    marks = letter_marks(came, failure, place, at_ms)
+    cuts = ["headers"] if unreadable else []
+    if limits.record_bytes(key, value, marks) > limits.MAX_RECORD_BYTES - limits.KIB:
+        kept = _kept_headers(came)
+        if len(kept) < len(came) and not unreadable:
+            cuts.append("headers")
+        marks = letter_marks(kept, failure, place, at_ms)
+        if len(value or b"") > limits.KEPT_VALUE_BYTES:
+            cuts.append("value")
+            marks += _of_the_whole(value or b"")
+            value = (value or b"")[: limits.KEPT_VALUE_BYTES]
+        if len(key or b"") > limits.KEPT_KEY_BYTES:
+            cuts.append("key")
+            key = (key or b"")[: limits.KEPT_KEY_BYTES]
+    if cuts:
+        marks.append((headers.ERROR_CUT, ",".join(cuts).encode()))
+    return Letter(key, value, marks)
+
+
 def letter_marks(
     came: headers.Marks, failure: Failure, place: tuple[str, int, int], at_ms: int
 ) -> list[tuple[str, bytes]]:
     """Headers of the dead letter of a record that came with these headers. ``place``: topic, partition and
     offset of the record; ``at_ms``: its time, epoch milliseconds UTC.
+
+    Headers that came and are named like a letter's own are left out: the sender made them up, or the record
+    is a letter that was sent again.
     """
     topic, partition, offset = place
     said: dict[str, str] = {
@@ -50,21 +102,47 @@ def letter_marks(
     }
     if failure.holds_key:
         said[headers.ERROR_HOLDS_KEY] = "true"
-    marks: list[tuple[str, bytes]] = [*came]  # type: ignore[list-item]  # they came from the broker
+    own = (mark for mark in came if not mark[0].startswith(headers.ERRORS))
+    marks: list[tuple[str, bytes]] = [*own]  # type: ignore[list-item]  # they came from the broker
     marks += ((name, _head(text, MESSAGE_LIMIT)) for name, text in said.items())
     if failure.cause is not None:
         kind = type(failure.cause)
         trace = "".join(traceback.format_exception(failure.cause))
-        marks.append((headers.ERROR_EXCEPTION, f"{kind.__module__}.{kind.__qualname__}".encode()))
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        marks.append((headers.ERROR_EXCEPTION, _head(name, MESSAGE_LIMIT)))
         marks.append((headers.ERROR_STACKTRACE, _tail(trace, STACKTRACE_LIMIT)))
     return marks
 
 
+def _kept_headers(came: headers.Marks) -> headers.Marks:
+    """Headers that are small, in their order, as long as all of them together are."""
+    kept: headers.Marks = []
+    room = limits.KEPT_HEADERS_BYTES
+    for mark in came:
+        size = limits.headers_bytes([mark])
+        if size <= KEPT_HEADER_BYTES and size <= room:
+            kept.append(mark)
+            room -= size
+    return kept
+
+
+def _of_the_whole(value: bytes) -> list[tuple[str, bytes]]:
+    digest = blake2b(value, digest_size=DIGEST_BYTES).hexdigest()
+    return [
+        (headers.ERROR_VALUE_BYTES, str(len(value)).encode()),
+        (headers.ERROR_VALUE_DIGEST, digest.encode()),
+    ]
+
+
 def _head(text: str, limit: int) -> bytes:
-    data = text.encode("utf-8", "backslashreplace")
-    return data if len(data) <= limit else data[:limit].decode("utf-8", "ignore").encode() + _CUT
+    data = text[:limit].encode("utf-8", "backslashreplace")
+    if len(data) <= limit and len(text) <= limit:
+        return data
+    return data[:limit].decode("utf-8", "ignore").encode() + _CUT
 
 
 def _tail(text: str, limit: int) -> bytes:
-    data = text.encode("utf-8", "backslashreplace")
-    return data if len(data) <= limit else _CUT + data[-limit:].decode("utf-8", "ignore").encode()
+    data = text[-limit:].encode("utf-8", "backslashreplace")
+    if len(data) <= limit and len(text) <= limit:
+        return data
+    return _CUT + data[-limit:].decode("utf-8", "ignore").encode()

@@ -15,6 +15,9 @@ from schemas.rejections import Code
 
 DIGEST_BYTES: Final = 16
 _OFFSET_DIGITS: Final = 20
+MAX_SHOWN: Final = 200
+"""Bytes of a key that an error message repeats."""
+
 _NOTICE: Final = b"parked" + PART_SEPARATOR.encode()
 
 
@@ -81,8 +84,10 @@ def parked_key(aggregate_id: bytes, offset: int) -> bytes:
 
 
 def read_parked_key(key: bytes) -> tuple[bytes, int]:
-    """Aggregate id and offset."""
-    aggregate_id, _, offset = key.rpartition(b"/")
+    """Aggregate id and offset. Raises ValueError for a key that ``parked_key`` does not make."""
+    aggregate_id, separator, offset = key.rpartition(b"/")
+    if not separator or len(offset) != _OFFSET_DIGITS or not offset.isdigit():
+        raise ValueError(f"no key of a parked command: {key[:MAX_SHOWN]!r}")
     return aggregate_id, int(offset)
 
 

@@ -154,10 +154,13 @@ def _open(value: Any, key: bytes, place: list[bytes]) -> Any:
         raise SealBroken(f"{b' '.join(place).decode()}: {SealBroken.__doc__}") from error
 
 
-def withheld(event: msgspec.Struct) -> Json:
-    """An event's data for those who may not see what is personal in it."""
+def withheld(event: msgspec.Struct) -> Json | msgspec.Raw:
+    """An event's data, to be encoded, for those who may not see what is personal in it."""
+    names = personal_fields(type(event))
+    if not names:
+        return msgspec.Raw(encode(event))
     data: Json = msgspec.to_builtins(event)
-    for name in personal_fields(type(event)):
+    for name in names:
         if data[name] is not None:
             data[name] = WITHHELD
     return data

@@ -10,14 +10,14 @@ from typing import Any, Final
 
 import msgspec
 
+from schemas import limits
 from schemas.decoding import decoder
 from schemas.rejections import Code
 
 FIRST_VERSION: Final = 1
 """Of every type; a record without a version is of this one. See schemas/upcasting.py."""
 
-MAX_COMMAND_BYTES: Final = 512 * 1024
-"""A command's value may have this size; an order of 1,000 lines has about 100 KB."""
+MAX_COMMAND_BYTES: Final = limits.MAX_COMMAND_BYTES
 
 
 ABSENT: Final = msgspec.Raw(b"")

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from schemas import limits
+
 WEBHOOK: Final = "webhook"
 DOMAIN: Final = ("user", "inventory", "order", "payment", "stream", WEBHOOK)
 SAGA: Final = "saga"
@@ -16,8 +18,7 @@ AGGREGATES: Final = (*DOMAIN, SAGA)
 
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
-MAX_RECORD_BYTES: Final = 8 * 1024 * 1024
-"""Events carry state and data, so they may be larger than the command (at most 512 KiB) behind them."""
+MAX_RECORD_BYTES: Final = limits.MAX_RECORD_BYTES
 
 IDEMPOTENCY_WINDOW_MS: Final = 48 * _HOUR_MS
 """Promised: a command that is sent again within this time after it was first sent gets its first outcome."""
@@ -88,6 +89,14 @@ def _expires(ms: int, segment_ms: int = SEGMENT_MS) -> dict[str, str]:
     }
 
 
+_COMMANDS: Final = _expires(COMMANDS_RETENTION_MS) | {
+    # Strangers write here. Without this the limit would be on compressed batches, of which one of 8 MiB can
+    # take gigabytes in the memory of each reader; so the broker unpacks what comes in, and judges that.
+    "compression.type": "uncompressed",
+    "max.message.bytes": str(limits.MAX_INCOMING_BYTES),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
     """One topic as it should be. ``config`` holds topic-level Kafka options as strings."""
@@ -150,8 +159,7 @@ class Topics:
     def specs(self) -> Iterator[TopicSpec]:
         """All topics, in a stable order."""
         for aggregate in AGGREGATES:
-            commands = _expires(COMMANDS_RETENTION_MS)
-            yield TopicSpec(self.commands(aggregate), self.partitions, commands)
+            yield TopicSpec(self.commands(aggregate), self.partitions, _COMMANDS)
             compacted = _ERASED if aggregate in PERSONAL else _COMPACTED
             yield TopicSpec(self.events(aggregate), self.partitions, compacted)
             yield TopicSpec(self.history(aggregate), self.partitions, _FOR_EVER)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from commands.aggregate import Aggregate, Loaded
-from schemas.ids import PART_SEPARATOR, is_part_key
+from schemas.ids import MAX_ID_LENGTH, PART_SEPARATOR, is_part_key
 from schemas.personal import is_sealed, key_bytes, opened
 from schemas.records import EventRecord, decode_event
 from schemas.upcasting import Reader
@@ -21,6 +21,10 @@ from verification.drift import Drift, Kind, Level
 
 Entry = tuple[bytes | None, bytes | None]
 """Key and value of a record."""
+
+_SHOWN_CHARACTERS: Final = 500
+_SHOWN_KEY_BYTES: Final = 4 * (2 * MAX_ID_LENGTH + 1)
+"""A key of a part is two ids and a slash."""
 
 
 @dataclass(slots=True)
@@ -44,7 +48,7 @@ def newest_states(aggregate: Aggregate, records: Iterable[Entry]) -> States:
     roots = Reader(aggregate.root_type)
     parts = Reader(aggregate.part_type) if aggregate.part_type else None
     for raw, value in records:
-        key = (raw or b"").decode(errors="replace")
+        key = _shown_key(raw)
         identity, _, part = key.partition(PART_SEPARATOR)
         try:
             if is_part_key(key):
@@ -58,9 +62,17 @@ def newest_states(aggregate: Aggregate, records: Iterable[Entry]) -> States:
                 found.roots[key] = event.version, root
                 found.deleted.discard(key)
                 _keep_key(found, key, event.subject_key)
-        except msgspec.MsgspecError as error:
-            found.unreadable[key] = str(error)
+        except (
+            msgspec.MsgspecError,
+            ValueError,
+        ) as error:  # ValueError: of what is no key for seals
+            found.unreadable[key] = str(error)[:_SHOWN_CHARACTERS]
     return found
+
+
+def _shown_key(raw: bytes | None) -> str:
+    """The key as text; cut where it is longer than any key of ours."""
+    return (raw or b"")[:_SHOWN_KEY_BYTES].decode(errors="replace")
 
 
 def _keep_key(found: States, identity: str, text: str) -> None:
@@ -98,14 +110,14 @@ class Fold:
 
     def add(self, key: bytes | None, value: bytes | None) -> EventRecord | None:
         """One record of the history; None if it is not readable."""
-        identity = (key or b"").decode(errors="replace")
+        identity = _shown_key(key)
         try:
             event = decode_event(value or b"")
             data = self._events[event.type].read(
                 self._in_the_clear(identity, event), event.schema_version
             )
-        except (msgspec.MsgspecError, KeyError) as error:
-            self._give_up(identity, Kind.UNREADABLE, None, repr(error))
+        except (msgspec.MsgspecError, KeyError, ValueError) as error:
+            self._give_up(identity, Kind.UNREADABLE, None, repr(error)[:_SHOWN_CHARACTERS])
             return None
         if identity in self._given_up:
             return event
@@ -115,7 +127,11 @@ class Fold:
             return event
         part = getattr(data, "reservation_id", None)
         parts = {} if part is None else {part: self.parts[identity].get(part)}
-        evolved = self._aggregate.evolve(Loaded(root, parts), data, event.occurred_at_ms)
+        try:
+            evolved = self._aggregate.evolve(Loaded(root, parts), data, event.occurred_at_ms)
+        except Exception as error:  # noqa: BLE001 - evolve trusts that an event was decided; this one was not
+            self._give_up(identity, Kind.UNREADABLE, None, repr(error)[:_SHOWN_CHARACTERS])
+            return event
         self.folded[identity] = event.version, evolved.root
         if part is not None:
             self._keep(identity, part, evolved.parts.get(part))

@@ -24,7 +24,9 @@ from runtime.reading import NoEnd
 from runtime.redis import RedisNotConfigured, pooled
 from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings
-from runtime.topic_admin import TopicsUnfit
+from runtime.topic_admin import TopicsUnfit, topic_ids, topics_of
+from runtime.topic_watch import TopicWatch
+from schemas.topics import AGGREGATES
 from verification.drift import Drift
 from verification.pace import Pace, Stopped
 from verification.run import Report, verify
@@ -60,9 +62,12 @@ def run_verifier(settings: Settings, per_s: int = PER_S) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
     logger.info("verifier is running, %d records and rows a second", per_s)
+    topics: TopicWatch | None = None
     while not stop.is_set():
         try:
-            report = verify(settings, pace=Pace(per_s, stop))
+            topics = topics or _topic_watch(settings)
+            topics.look()
+            report = verify(settings, pace=Pace(per_s, stop, topics.look))
             _tell(settings, report)
             pause = BETWEEN_PASSES_S
         except Stopped:
@@ -75,6 +80,13 @@ def run_verifier(settings: Settings, per_s: int = PER_S) -> int:
             pause = AFTER_FAULT_S
         stop.wait(pause)
     return EXIT_OK
+
+
+def _topic_watch(settings: Settings) -> TopicWatch:
+    """Raises TopicsMissing, KafkaException."""
+    topics = topics_of(settings)
+    names = [name for a in AGGREGATES for name in (topics.events(a), topics.history(a))]
+    return TopicWatch(settings, topic_ids(settings, names))
 
 
 def _tell(settings: Settings, report: Report) -> None:

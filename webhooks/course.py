@@ -92,6 +92,11 @@ def event_of(source: IncomingRecord, aggregate: str) -> Event:
         message = message_of(source, aggregate)
     except Unreadable as found:
         error = found
+    except Exception as bug:  # whatever it is, the events behind it are delivered
+        logger.exception(
+            "%s-%d at %d cannot be read", source.topic, source.partition, source.offset
+        )
+        error = Unreadable(repr(bug))
     size = len(source.value or b"") + len(message.body if message else b"")
     size += sum(len(name) + len(value or b"") for name, value in source.headers)
     if size > LARGE_BYTES:

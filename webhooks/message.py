@@ -12,7 +12,7 @@ import msgspec
 from standardwebhooks import Webhook
 
 from runtime.records import Headers, IncomingRecord
-from schemas import headers
+from schemas import headers, limits
 from schemas.ids import is_id
 from schemas.records import decode_event, encode
 from schemas.webhook import WebhookSecret, message_id
@@ -21,6 +21,8 @@ ID_HEADER: Final = "webhook-id"
 TIMESTAMP_HEADER: Final = "webhook-timestamp"
 SIGNATURE_HEADER: Final = "webhook-signature"
 PASSED_ON: Final = (headers.CORRELATION_ID, headers.TRACEPARENT)
+
+MAX_VERSION: Final = 2**63 - 1
 
 _is_plain: Final = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?").fullmatch
 """What can stand in an HTTP header without meaning something else."""
@@ -67,6 +69,8 @@ def message_of(source: IncomingRecord, aggregate: str) -> Message:
         raise Unreadable(str(error)) from error
     if not is_id(aggregate_id):
         raise Unreadable("the record key is no id of an aggregate")
+    if len(event.type) > limits.MAX_TYPE or not 0 < event.version <= MAX_VERSION:
+        raise Unreadable("its type or its version is none that an event can have")
     kind = f"{aggregate}.{event.type}"
     # As it was written, of whatever version: who reads it knows the versions, this role does not have to.
     written = event.data or msgspec.Raw(b"{}")

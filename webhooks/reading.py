@@ -4,6 +4,7 @@ Reads from outside of every group and keeps nothing: the states are few, and the
 one partition.
 """
 
+import logging
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,12 +16,14 @@ from runtime import kafka
 from runtime.reading import read_to_end
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
-from schemas.decoding import decoder
+from schemas.decoding import DecodeError, decoder
 from schemas.partitioner import partition_for
 from schemas.topics import WEBHOOK
 from schemas.webhook import Delivery
 from webhooks.positions import known_offsets
 from webhooks.registry import Webhook, webhook_in
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE: Final = 10_000
 PATIENCE_S: Final = 30.0
@@ -36,7 +39,8 @@ def webhooks(settings: Settings) -> dict[str, Webhook]:
     with closing(kafka.new_reader(settings)) as consumer:
         for message in read_to_end(consumer, places, AT_ONCE, PATIENCE_S):
             webhook = webhook_in(message.key(), message.value())
-            found[webhook.id] = webhook
+            if webhook is not None:
+                found[webhook.id] = webhook
     return dict(sorted(found.items()))
 
 
@@ -83,4 +87,9 @@ def _log(settings: Settings, webhook_id: str) -> Iterator[Delivery]:
         for message in read_to_end(consumer, [place], AT_ONCE, PATIENCE_S):
             value = message.value()
             if message.key() == key and value is not None:
-                yield _decode_delivery(value)
+                try:
+                    line = _decode_delivery(value)
+                except DecodeError as error:
+                    logger.warning("line %s of the log cannot be read: %s", message.offset(), error)
+                    continue
+                yield line

@@ -16,6 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Top
 from runtime import kafka
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
+from schemas.ids import MAX_ID_LENGTH, is_id
 from schemas.topics import WEBHOOK
 from schemas.upcasting import StateReader
 from schemas.webhook import WebhookState
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE: Final = 500
 POLL_S: Final = 0.1
+_SHOWN_CHARACTERS: Final = 500
 
 _states: Final = StateReader(WebhookState)
 
@@ -48,9 +50,19 @@ def former_group_id(settings: Settings, webhook_id: str) -> str:
     return f"{settings.topic_prefix}.webhook.{webhook_id}"
 
 
-def webhook_in(key: bytes | None, value: bytes | None) -> Webhook:
-    """A record of the events topic. Raises msgspec.MsgspecError and UnicodeDecodeError."""
-    return Webhook((key or b"").decode(), *_states.read(value or b""))
+def webhook_in(key: bytes | None, value: bytes | None) -> Webhook | None:
+    """A record of the events topic; None for one that says nothing of a webhook, which is logged: what was
+    known before it stands. Never raises.
+    """
+    try:
+        identity = (key or b"").decode()
+        if not is_id(identity):
+            raise msgspec.ValidationError("its key is no id")
+        return Webhook(identity, *_states.read(value or b""))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        shown, reason = (key or b"")[:MAX_ID_LENGTH], str(error)[:_SHOWN_CHARACTERS]
+        logger.error("a record of webhook %r cannot be read: %s", shown, reason)
+        return None
 
 
 class Registry:
@@ -121,10 +133,8 @@ class Registry:
                     self._on_change(webhook)
 
     def _learn(self, message: Message) -> None:
-        try:
-            webhook = webhook_in(message.key(), message.value())
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            logger.error("webhook %r cannot be read: %s", message.key(), error)
+        webhook = webhook_in(message.key(), message.value())
+        if webhook is None:
             return
         self._found[webhook.id] = webhook
         if not self._unread:

@@ -10,6 +10,7 @@ from pathlib import Path
 import redis
 from confluent_kafka import KafkaException
 
+from eventstore.index import ASIDE_KEPT, aside
 from orderflow.cli.context import settings as read_settings
 from orderflow.cli.exits import Exit, quit_with
 from orderflow.cli.output import Output, OutputOption, Styled, answers, print_json, table
@@ -88,6 +89,7 @@ def _examine(settings: Settings) -> Iterator[Finding]:
         yield _dead_letters(found)
     if topics.mark is Mark.OK and redis_found.mark is Mark.OK:
         yield from _lags(found)
+        yield from _histories(found)
 
 
 def _home(home: Path) -> Finding:
@@ -170,6 +172,18 @@ def _dead_letters(settings: Settings) -> Finding:
     waiting = sum(letter.waiting for letter in found)
     text = f"{len(found):,} open, {waiting:,} records wait behind them"
     return Finding("dead letters", Mark.NOTE, text, "`orderflow dead-letters list`")
+
+
+def _histories(settings: Settings) -> Iterator[Finding]:
+    """Nothing where all is well. Only processors write histories, so a stranger has found a way in."""
+    found = len(aside(settings))
+    if found:
+        most = "at least " if found == ASIDE_KEPT else ""
+        text = (
+            f"{most}{found:,} records are no event of a stream; `orderflow history` leaves them out"
+        )
+        remedy = "The indexer's log says where they are. Let only processors write to `*.history`."
+        yield Finding("histories", Mark.NOTE, text, remedy)
 
 
 def _lags(settings: Settings) -> Iterator[Finding]:

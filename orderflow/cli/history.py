@@ -104,8 +104,7 @@ def history(
         if correlation is not None:
             talk = store.conversation(correlation)
         else:
-            entries = store.timeline(stream, version=version, at_ms=at_ms)
-            state = store.state_at(stream, version=version, at_ms=at_ms)
+            entries, state = store.history(stream, version=version, at_ms=at_ms)
     if correlation is None:
         _show_aggregate(stream, state, entries, output, diff=diff)
         return

@@ -28,6 +28,12 @@ _SHAPES: Final[dict[str, Schema]] = {
     headers.ERROR_TIMESTAMP: _NUMBER,
     headers.ERROR_ATTEMPT: _NUMBER,
     headers.ERROR_HOLDS_KEY: {"const": "true"},
+    headers.ERROR_CUT: {
+        "type": "string",
+        "pattern": "^(key|value|headers)(,(key|value|headers))*$",
+    },
+    headers.ERROR_VALUE_BYTES: _NUMBER,
+    headers.ERROR_VALUE_DIGEST: {"type": "string", "pattern": "^[0-9a-f]{32}$"},
 }
 """Of those that are more than text."""
 
@@ -68,6 +74,9 @@ def header_schemas() -> dict[str, Schema]:
                 headers.ERROR_HOLDS_KEY,
                 headers.ERROR_EXCEPTION,
                 headers.ERROR_STACKTRACE,
+                headers.ERROR_CUT,
+                headers.ERROR_VALUE_BYTES,
+                headers.ERROR_VALUE_DIGEST,
             ),
         ),
     }

@@ -6,6 +6,7 @@ nothing is settled here: a command that names nobody is sent again, an event is 
 done stands in the audit, once, with who did it.
 """
 
+import logging
 import time
 import uuid
 from collections import Counter
@@ -15,19 +16,29 @@ import msgspec
 from confluent_kafka import Message, Producer
 
 from orderflow.dead_letters.again import FailedAgain, Handled, NotAgain, handle_again
-from orderflow.dead_letters.letters import Found, Letter, letters_of, own_marks
+from orderflow.dead_letters.letters import OWN, Found, Letter, letters_of, own_marks, text_of
 from orderflow.dead_letters.reading import read_all, read_one
 from runtime import kafka
 from runtime.client import CommandClient, OutgoingCommand
-from runtime.records import Headers, IncomingRecord, OutgoingRecord, occurred_at_ms
+from runtime.records import Headers, IncomingRecord, OutgoingRecord, incoming, occurred_at_ms
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas import headers
+from schemas.decoding import DecodeError, whole_number
 from schemas.parking import Action, bytes_digest, decode_action, read_parked_key
 from schemas.partitioner import partition_for
 from schemas.records import encode
+from schemas.rejections import Code
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 30.0
+_OFFSET_DIGITS: Final = 20
+"""As many as schemas/parking.py writes."""
+
+_KEPT_BYTES: Final = 4_096
+"""Of a key or a header: what a letter says of its failure is shorter, see schemas/letters.py."""
+
 _COMMANDS: Final = {"retry": "RetryParked", "discard": "DiscardParked", "edit": "EditParked"}
 
 
@@ -74,10 +85,13 @@ class Desk:
         actions: list[Action] = []
 
         def see(message: Message) -> None:
-            if message.topic() == self._topics.audit:
-                actions.append(decode_action(message.value() or b""))
-            else:
+            if message.topic() != self._topics.audit:
                 found.append(_found(message))
+                return
+            try:
+                actions.append(decode_action(message.value() or b""))
+            except DecodeError as error:
+                logger.warning("audit, offset %s, cannot be read: %s", message.offset(), error)
 
         read_all(self._settings, [(self._topics.dead_letters, 0), (self._topics.audit, 0)], see)
         letters = letters_of(found, actions)
@@ -137,6 +151,9 @@ class Desk:
         )
         with CommandClient(self._settings) as client:
             outcome = client.execute(command)
+        if outcome.code is Code.NOT_PARKED:
+            # Nothing waits for this letter: its headers are made up, or it was settled just now.
+            return self._do(letter, order)
         if not outcome.accepted:
             why = outcome.message or ""
             return Settlement(letter.id, order.action, False, why, outcome.code)
@@ -193,7 +210,8 @@ class Desk:
 
         def see(message: Message) -> None:
             key = message.key() or b""
-            parked[(message.topic() or "").split(".")[-2], key] = message.value() is not None
+            if is_parked_key(key):
+                parked[(message.topic() or "").split(".")[-2], key] = message.value() is not None
 
         places = [
             (self._topics.parked(name), number)
@@ -203,7 +221,7 @@ class Desk:
         if places:
             read_all(self._settings, places, see)
         return Counter(
-            (name, read_parked_key(key)[0].decode())
+            (name, text_of(read_parked_key(key)[0]))
             for (name, key), waits in parked.items()
             if waits
         )
@@ -243,17 +261,32 @@ def _audit_marks(letter: Letter) -> Headers:
 
 
 def _found(message: Message) -> Found:
-    marks: Headers = message.headers() or []  # type: ignore[assignment]
+    """What is kept of a letter while all of them are read: no value, and only headers that count."""
+    record = incoming(message)
+    marks: Headers = [
+        (name, value[:_KEPT_BYTES] if value else value)
+        for name, value in record.headers
+        if name.startswith(OWN) or name == headers.CORRELATION_ID
+        if name != headers.ERROR_STACKTRACE
+    ]
     _, at_ms = message.timestamp()
-    place = message.partition() or 0, message.offset() or 0
-    return Found(*place, message.key(), marks, len(message.value() or b""), at_ms)
+    key = None if record.key is None else record.key[:_KEPT_BYTES]
+    place = record.partition, record.offset
+    return Found(*place, key, marks, len(record.value or b""), at_ms)
 
 
 def _place(letter_id: str) -> tuple[int, int]:
     partition, _, offset = letter_id.partition("-")
-    if not (partition.isdecimal() and offset.isdecimal()):
+    place = whole_number(partition), whole_number(offset)
+    if place[0] is None or place[1] is None:
         raise LetterNotFound(f"{letter_id!r} is no id of a dead letter, such as 0-17")
-    return int(partition), int(offset)
+    return place[0], place[1]
+
+
+def is_parked_key(key: bytes) -> bool:
+    """True if `read_parked_key` can read it: on this topic, too, anybody may have written."""
+    offset = key.rpartition(b"/")[2]
+    return offset.isdigit() and len(offset) <= _OFFSET_DIGITS
 
 
 def _as_it_came(letter: Letter, came: IncomingRecord) -> IncomingRecord:

@@ -11,9 +11,11 @@ import msgspec
 
 from runtime.records import Headers
 from schemas import headers
+from schemas.decoding import whole_number
 from schemas.parking import Action
 
-_OWN: Final = "orderflow.errors."
+OWN: Final = "orderflow.errors."
+"""How the headers begin that say how a record failed."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -82,7 +84,7 @@ def letters_of(found: Iterable[Found], actions: Iterable[Action]) -> list[Letter
 
 def own_marks(marks: Headers) -> Headers:
     """The headers with which the record came: without those that say how it failed."""
-    return [mark for mark in marks if not mark[0].startswith(_OWN)]
+    return [mark for mark in marks if not mark[0].startswith(OWN)]
 
 
 def text_of(data: bytes | None) -> str | None:
@@ -124,4 +126,4 @@ def _again(first: Letter, again: Letter) -> Letter:
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0
+    return whole_number(text) or 0

@@ -7,10 +7,10 @@ from confluent_kafka import Producer
 from runtime import kafka, topic_admin
 from runtime.client import CommandClient
 from runtime.embedded import ServersAddress
-from runtime.role import EXIT_REFUSED
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas import headers
+from schemas.parking import decode_action
 from schemas.rejections import Code
 from schemas.upcasting import version_of
 from schemas.user import UserState
@@ -28,12 +28,15 @@ def made(servers: ServersAddress, prefix: str, folder: Path) -> tuple[dict[str, 
     return env, settings
 
 
-def test_a_processor_stops_at_a_newer_state_and_leaves_the_command_to_a_newer_processor(
+def test_a_processor_parks_the_commands_of_a_newer_state_and_leaves_them_to_a_newer_processor(
     servers: ServersAddress, prefix: str, tmp_path: Path
 ) -> None:
     env, settings = made(servers, prefix, tmp_path)
     topics = topics_of(settings)
-    outcomes = topics.outcomes("user")
+
+    def outcomes() -> list[bytes]:
+        return [r.value or b"" for r in read_topic(settings, topics.outcomes("user"))]
+
     with CommandClient(settings) as client:
         with RoleProcess("processors", env, tmp_path / "first.log"):
             client.execute(command("ada", "RegisterUser", name="Ada"))
@@ -44,17 +47,27 @@ def test_a_processor_stops_at_a_newer_state_and_leaves_the_command_to_a_newer_pr
         upgraded.commit([Record("user", "ada", newer)])
         client.send(command("ada", "DeactivateUser", reason="left"))
         client.flush()
-        with RoleProcess("processors", env, tmp_path / "second.log") as processor:
-            assert processor.wait() == EXIT_REFUSED
-            assert f"version {unknown} of UserState is not known here" in processor.text()
-    assert len(read_topic(settings, outcomes)) == 1
-    assert not read_topic(settings, topics.dead_letters)
+        for log in ("second.log", "again.log"):
+            with RoleProcess("processors", env, tmp_path / log):
+                client.execute(command(f"bob-{log}", "RegisterUser", name="Bob"))
+                eventually(lambda: read_topic(settings, topics.dead_letters))
+    assert len(outcomes()) == 3
+    (letter,) = read_topic(settings, topics.dead_letters)
+    assert letter.headers[headers.ERROR_CODE] == Code.UNSUPPORTED_SCHEMA_VERSION.encode()
+    assert letter.headers[headers.ERROR_HOLDS_KEY] == b"true"
+    said = letter.headers[headers.ERROR_MESSAGE].decode()
+    assert f"version {unknown} of UserState is not known here" in said
 
     upgraded.commit([Record("user", "ada", state)])  # as a release writes it that goes back
     with RoleProcess("processors", env, tmp_path / "third.log"):
-        eventually(lambda: len(read_topic(settings, outcomes)) == 2)
-    assert all(
-        b'"accepted"' in (outcome.value or b"") for outcome in read_topic(settings, outcomes)
+        eventually(lambda: len(outcomes()) == 4)
+        eventually(lambda: read_topic(settings, topics.audit))
+    assert all(b'"accepted"' in outcome for outcome in outcomes())
+    (action,) = (decode_action(r.value or b"") for r in read_topic(settings, topics.audit))
+    assert (action.action, action.settled, action.offset) == (
+        "retry",
+        True,
+        int(letter.headers[headers.ERROR_OFFSET]),
     )
 
 

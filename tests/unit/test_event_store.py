@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore.audit import EntryKind, aggregate_timeline, conversation
-from eventstore.events import Position, RecordedEvent, StreamId, UnknownStream, recorded
-from eventstore.folding import NOTHING, changes, fold
+from eventstore.events import (
+    Position,
+    RecordedEvent,
+    StreamId,
+    UnknownStream,
+    UnreadableEvent,
+    recorded,
+    unreadable,
+)
+from eventstore.folding import NOTHING, changes, fold, fold_leniently
 from eventstore.index import MAX_PARTITIONS, Entries, IndexKeys, Place, offsets_of, places_of
 from eventstore.indexer import Kind, Source, note
+from readmodels.scripts import HISTORY
 from runtime.records import Headers, IncomingRecord
+from runtime.redis import Command
+from runtime.redis.line import pack
 from runtime.settings import Settings
 from schemas import headers
 from schemas.parking import Action
 from schemas.records import CommandRecord, EventRecord, Outcome, OutcomeStatus, encode
 from schemas.rejections import Code
+from tests.support import hostile
 
 KEYS = IndexKeys("p", "e")
 PLACES = st.builds(
@@ -50,13 +64,20 @@ def test_offsets_of_a_stream_are_read_as_they_were_written(offsets: list[int]) -
     entries = Entries(KEYS)
     for version, offset in enumerate(offsets, 1):
         entries.event(Place(3, 1, offset), "o-1", version)
-    stored = bytearray()
-    for command, key, at, entry in entries.commands():
-        assert (command, key) == ("SETRANGE", "p:history-index:e:stream:3:o-1")
-        assert isinstance(at, int)
-        assert isinstance(entry, bytes)
-        stored[at : at + len(entry)] = entry
-    assert offsets_of(bytes(stored)) == offsets
+    events = [event for command in entries.commands() for event in placed(command)]
+    assert [(key, version) for key, version, *_ in events] == [
+        ("p:history-index:e:stream:3:o-1", version) for version in range(1, len(offsets) + 1)
+    ]
+    assert offsets_of(b"".join(entry for _, _, entry, *_ in events)) == offsets
+
+
+def placed(command: Command) -> list[tuple[str, int, bytes, int, int]]:
+    """What a call of lua/history.lua is told: stream, version, entry, how many are missing, place."""
+    name, sha, count, *rest = command
+    assert (name, sha) == ("EVALSHA", HISTORY.sha)
+    keys, (_, events) = rest[: int(count)], rest[int(count) :]
+    assert isinstance(events, bytes)
+    return [(str(keys[at - 1]), *event) for at, *event in msgspec.msgpack.decode(events)]
 
 
 def test_a_version_that_is_not_indexed_is_no_offset() -> None:
@@ -98,6 +119,12 @@ def outcome(command_id: str, version: int = 0, code: Code | None = None, at_ms: 
     )
 
 
+ASIDE = [
+    ("ZADD", "p:history-index:e:aside", Place(5, 0, 7).packed(), Place(5, 0, 7).packed()),
+    ("ZREMRANGEBYRANK", "p:history-index:e:aside", 0, -1_001),
+]
+
+
 @pytest.mark.parametrize(
     ("kind", "record", "written"),
     [
@@ -105,7 +132,7 @@ def outcome(command_id: str, version: int = 0, code: Code | None = None, at_ms: 
             Kind.HISTORY,
             incoming("t", "o-1", event(2, "X"), 7, correlation_id="talk"),
             [
-                ("SETRANGE", "p:history-index:e:stream:5:o-1", 8, (8).to_bytes(8)),
+                ("p:history-index:e:stream:5:o-1", 2, (8).to_bytes(8), 0, Place(5, 0, 7).packed()),
                 ("SADD", "p:history-index:e:talk:talk", Place(5, 0, 7).packed()),
             ],
         ),
@@ -150,7 +177,21 @@ def outcome(command_id: str, version: int = 0, code: Code | None = None, at_ms: 
             [("SADD", "p:history-index:e:talk:x", Place(5, 0, 7).packed())],
         ),
         (Kind.COMMANDS, IncomingRecord("t", 0, 7, 0, b"k", b"no json", []), []),
-        (Kind.HISTORY, IncomingRecord("t", 0, 7, 0, b"k", None, []), []),
+        (Kind.HISTORY, IncomingRecord("t", 0, 7, 0, b"k", None, []), ASIDE),
+        (Kind.HISTORY, incoming("t", "o-1", event(0, "X"), 7), ASIDE),
+        (Kind.HISTORY, incoming("t", "o-1", event(9, "X"), 7), ASIDE),
+        (Kind.HISTORY, incoming("t", "o/1", event(1, "X"), 7), ASIDE),
+        (Kind.HISTORY, IncomingRecord("t", 0, 7, 0, b"k", b'{"version":1}', []), ASIDE),
+        (
+            Kind.COMMANDS,
+            incoming("t", "A", CommandRecord(type="X", command_id="c" * 129), 7),
+            [],
+        ),
+        (
+            Kind.DEAD_LETTERS,
+            IncomingRecord("t", 0, 7, 0, None, None, [("correlation-id", b"y" * 9_000)]),
+            [],
+        ),
     ],
 )
 def test_what_each_record_adds_to_the_index(
@@ -158,7 +199,10 @@ def test_what_each_record_adds_to_the_index(
 ) -> None:
     entries = Entries(KEYS)
     note(entries, Source("t", kind, "inventory", 1_000), 5, record)
-    assert entries.commands() == written
+    told: list[Any] = []
+    for command in entries.commands():
+        told += placed(command) if command[0] == "EVALSHA" else [command]
+    assert told == written
 
 
 def inventory(*records: EventRecord) -> list[RecordedEvent]:
@@ -183,7 +227,7 @@ def test_the_fold_gives_the_state_after_each_event_and_forgets_closed_parts() ->
 
 
 def test_a_gap_in_a_stream_is_an_error() -> None:
-    with pytest.raises(ValueError, match="inventory/A: version 3 follows 1"):
+    with pytest.raises(UnreadableEvent, match=r"inventory/A, version 3: .*3 follows 1"):
         list(fold("inventory", inventory(REGISTERED, RESERVED)))
 
 
@@ -328,3 +372,62 @@ def test_a_position_survives_as_text() -> None:
     assert (position.at("p.order.history", 1), position.at("p.order.history", 0)) == (7, 0)
     with pytest.raises(ValueError, match="Expected"):
         Position.parse('["x"]')
+
+
+HISTORY_NAMES = ["type", "id", "version", "occurred_at_ms", "schema_version", "data", "state"]
+OTHER_NAMES = ["type", "command_id", "aggregate", "aggregate_id", "status", "code", "decided_at_ms"]
+
+
+@st.composite
+def hostile_records(draw: st.DrawFn) -> IncomingRecord:
+    value = draw(hostile.values(HISTORY_NAMES) | hostile.values(OTHER_NAMES))
+    key, headers = draw(hostile.KEYS), draw(hostile.HEADERS)
+    return IncomingRecord("p.order.history", 0, draw(st.integers(0, 50)), 0, key, value, [*headers])
+
+
+@given(st.sampled_from(Kind), hostile_records(), st.integers(0, 3))
+def test_no_record_stops_the_index_or_makes_it_large(
+    kind: Kind, record: IncomingRecord, missing: int
+) -> None:
+    entries = Entries(KEYS)
+    note(entries, Source("t", kind, "order", 1_000), 5, record, missing)
+    commands = entries.commands()
+    assert len(pack(commands)) < 4_000
+    for command in commands:
+        for _, version, *_ in placed(command) if command[0] == "EVALSHA" else ():
+            assert 1 <= version <= record.offset + 1
+
+
+@given(st.lists(st.tuples(st.sampled_from(Kind), hostile_records()), max_size=6))
+def test_a_conversation_is_told_whatever_its_records_are(
+    records: list[tuple[Kind, IncomingRecord]],
+) -> None:
+    talk = [(Source("t", kind, "order", 0), record) for kind, record in records]
+    told = conversation(talk)
+    assert len(told) <= len(records)
+    encode(told)
+
+
+@given(st.lists(hostile_records(), max_size=4))
+def test_refusals_are_told_whatever_their_records_are(records: list[IncomingRecord]) -> None:
+    assert len(aggregate_timeline([], records)) == len(records)
+
+
+def test_an_outcome_of_a_newer_release_is_told_as_it_is() -> None:
+    value = encode(outcome("c", 3, Code.INSUFFICIENT_STOCK))
+    newer = value.replace(b'"insufficient_stock"', b'"sold_to_the_moon"')
+    record = IncomingRecord("p.inventory.outcomes", 0, 0, 0, b"A/c", newer, [])
+    (entry,) = conversation([(Source("t", Kind.OUTCOMES, "inventory", 0), record)])
+    assert (entry.code, entry.status, entry.message) == ("sold_to_the_moon", "rejected", "why")
+
+
+def test_from_an_event_that_cannot_be_read_on_the_state_stays_as_it_was() -> None:
+    good, bad, after = inventory(REGISTERED, RECEIVED, event(3, "StockReceived", 3, quantity=1))
+    damaged = unreadable(bad.stream, 2, incoming("h", "A", RECEIVED), "damaged")
+    states = list(fold_leniently("inventory", [good, damaged, after]))
+    assert [state.version for _, state in states] == [1, 1, 1]
+    entries = aggregate_timeline(states, [])
+    assert [entry.code for entry in entries] == [None, "unreadable", None]
+    assert [entry.changes == () for entry in entries] == [False, True, True]
+    with pytest.raises(UnreadableEvent, match="damaged"):
+        list(fold("inventory", [good, damaged, after]))

@@ -94,7 +94,7 @@ def test_a_saga_without_a_correlation_id_has_its_own() -> None:
 
 
 def test_a_saga_of_an_impossible_time_is_in_no_ranking() -> None:
-    for moved in (-events.NOON_MS - 1, sagas.SPAN_MS):
+    for moved in (-events.NOON_MS - 1, sagas.TIME_LIMIT_MS - events.NOON_MS):
         with pytest.raises(Unreadable, match="out of range"):
             change_of(events.saga("s", 1, moved=moved), sagas.project)
 

@@ -12,10 +12,12 @@ from aiokafka.consumer.fetcher import FetchError, FetchResult
 from aiokafka.errors import TopicAuthorizationFailedError
 from faust.types import TP
 
+from readmodels.fetched import Taken
 from readmodels.transport import Batch, BatchThread, Mark
 
 EVENTS = [TP("events", partition) for partition in range(3)]
 MOST = 10
+RECORD_BYTES = 100
 
 
 class Fetcher:
@@ -41,9 +43,10 @@ class Fetcher:
             self.left[tp] = count - taken
             start = self.positions[tp]
             self.positions[tp] = start + taken
-            records = [
+            records = Taken(
                 SimpleNamespace(offset=offset) for offset in range(start, self.positions[tp])
-            ]
+            )
+            records.size = taken * RECORD_BYTES
             if records:
                 return {tp: records}
         return {}
@@ -58,7 +61,8 @@ def fetch(fetcher: Fetcher) -> dict[TP, Batch]:
     """What one reading gives."""
     thread: Any = object.__new__(BatchThread)
     thread.marks = {(tp.topic, tp.partition): Mark(1, 0) for tp in EVENTS}
-    thread.consumer = SimpleNamespace(flow_active=True)
+    positions = SimpleNamespace(applied=dict)
+    thread.consumer = SimpleNamespace(flow_active=True, positions=positions)
     thread._position = lambda part: fetcher.positions[TP(*part)]
     client: Any = SimpleNamespace(_fetcher=fetcher, _closed=False)
     found: dict[TP, Batch] = asyncio.run(
