@@ -8,20 +8,21 @@ from pydantic_core import PydanticCustomError
 
 
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
-    if not _finite(value):
+    if not is_finite(value):
         raise PydanticCustomError(
             "not_finite", "NaN, Infinity and numbers beyond 1.8e308 cannot be stored as JSON"
         )
     return value
 
 
-def _finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """True if no number in it, however deep, is NaN or infinite."""
     if isinstance(value, float):
         return isfinite(value)
     if isinstance(value, dict):
-        return all(map(_finite, value.values()))
+        return all(map(is_finite, value.values()))
     if isinstance(value, list | tuple):
-        return all(map(_finite, value))
+        return all(map(is_finite, value))
     return True
 
 

@@ -63,7 +63,7 @@ class _Kind(msgspec.Struct, frozen=True, gc=False):
     """What the edge has to know of one type of command, looked up once for each record.
 
     ``validate``: pydantic's compiled validator, without the wrappers of the model's methods. ``meaning``:
-    what the digest is taken of. ``digest_head``: the beginning of the digest's input where no version is expected.
+    what the digest is taken of. ``digest_head``: what that of one without an expected version begins with.
     ``blank``: the command without any data, and its digest; None where the type needs data.
     """
 
@@ -126,8 +126,8 @@ class Edge:
         )
 
     def former_digest(self, value: bytes) -> str:
-        """Return the digest that the release before gave a command: it sorted no free JSON. Not needed any
-        more when the outcomes that it has written have expired. Raises ``DecodeError``.
+        """Return the digest that the release before gave a command: it sorted no free JSON. Needed until
+        the outcomes that it has written are expired. Raises ``DecodeError``.
         """
         record = decode_command(value)
         head = _digest_head(record.type, record.schema_version, record.expected_version)

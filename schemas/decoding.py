@@ -48,8 +48,7 @@ decode_json: Final[Callable[[bytes | str | msgspec.Raw], Any]] = decoder(cast("t
 decode_exactly: Final[Callable[[bytes | str | msgspec.Raw], Any]] = _total(
     msgspec.json.Decoder(cast("type[Any]", Any), float_hook=lambda text: msgspec.Raw(text.encode()))
 )
-"""Decode any JSON; numbers with a fraction or an exponent stay as they are written. Raises
-``DecodeError``."""
+"""Decode any JSON; numbers with a fraction or exponent stay as they are written. Raises ``DecodeError``."""
 
 decode_object: Final[Callable[[bytes | str | msgspec.Raw], dict[str, Any]]] = decoder(
     dict[str, Any]

@@ -257,20 +257,6 @@ def test_what_happened_before_it_was_sent_keeps_its_own_time(
     assert decode_event(record.value or b"").occurred_at_ms == in_2010
 
 
-def test_a_record_too_old_for_kafkas_retention_is_refused_by_the_broker(settings: Settings) -> None:
-    producer = Producer(kafka.producer(settings))
-    refused: list[str] = []
-    producer.produce(
-        topics_of(settings).commands("user"),
-        b"{}",
-        b"ada",
-        timestamp=1_291_191_960_000,
-        on_delivery=lambda error, _: refused.append(error.name() if error else ""),
-    )
-    producer.flush(10)
-    assert refused == ["INVALID_TIMESTAMP"]
-
-
 def test_only_commands_whose_sender_waits_make_replies(
     client: CommandClient, settings: Settings, a: str
 ) -> None:
