@@ -16,7 +16,7 @@ from processors.edge import Edge, Request, Unanswerable
 from processors.outbox import STAGE, Occurrence, Outbox, marks_of
 from processors.state_store import State
 from runtime.records import Headers, IncomingRecord, OutgoingRecord
-from schemas.ids import outcome_key, part_key
+from schemas.ids import new_scope, outcome_key, part_key
 from schemas.letters import Failure
 from schemas.personal import NewKey, forgets, key_in, new_key, personal_fields
 from schemas.records import decode_outcome
@@ -106,8 +106,12 @@ class Judge:
         partition: int,
         store: State,
         new_key: NewKey = new_key,
+        *,
+        scope: str | None = None,
     ) -> None:
         self._aggregate = aggregate
+        # Drawn once and not once a command: it only has to differ from another pipeline's.
+        self._scope = scope or new_scope()
         self._store = store
         self._new_key = new_key
         self._has_personal = aggregate.name in PERSONAL
@@ -180,7 +184,7 @@ class Judge:
         if expected is not None and expected != root.version:
             conflict = version_conflict(aggregate.name, expected, root.version)
             return self._conclude(case, conflict, root.version)
-        loaded = Loaded(root.state, self._parts(request), request.aggregate_id)
+        loaded = Loaded(root.state, self._parts(request), request.aggregate_id, self._scope)
         events = aggregate.decide(loaded, request.command)
         if isinstance(events, Rejection):
             return self._conclude(case, events, root.version)

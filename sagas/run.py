@@ -111,7 +111,8 @@ class Run:
             return
         given = step.undo_answers if token.undo else step.answers
         mark = given[token.number : token.number + 1]
-        if not marks.is_waiting(mark) or token.mark not in ("", mark):
+        external = self._definition.step(token.step).external > 0
+        if not marks.is_waiting(mark) or token.mark != ("" if external else mark):
             return  # answered already; or the refusal for which it was put off comes again
         answer = Answer(
             command.type,
@@ -139,8 +140,8 @@ class Run:
                 self.emit(SagaCompensationStarted(code, message))
                 self.emit(SagaStepCompensated(step.name, token.number, ACCEPTED))
                 self._undo_next()
-            case Refused(code, message):
-                self._fail(step.name, code, message, token.number)
+            case Refused(code, message, to_undo=to_undo):
+                self._fail(step.name, code, message, None if to_undo else token.number)
             case Again(code, message) as again:
                 if marks.can_be_put_off(mark):
                     self._put_off(token, mark, again, definition.retry.pause(step.attempt))
