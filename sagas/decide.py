@@ -44,7 +44,7 @@ def decide(loaded: Loaded, command: SagaCommand, definitions: Definitions) -> De
     run = Run(saga, definitions[saga.saga], loaded.id)
     match command:
         case RecordAnswer():
-            run.answered(command)
+            run.answered(command, from_saga=command.type in definitions)
         case WakeSaga(timer=timer):
             if timer == saga.timer and saga.wakes_at_ms is not None:
                 run.woken()
