@@ -31,7 +31,7 @@ from schemas.webhook import (
     WebhookStatus,
     WebhookTestRequested,
 )
-from webhooks.message import Message, Unreadable, message_of
+from webhooks.message import Message, Unreadable, known_as, message_of
 from webhooks.policy import ATTEMPTS_BY_HAND, Answer, Verdict, judge
 from webhooks.registry import Registry
 from webhooks.reporting import STAGE
@@ -137,8 +137,9 @@ class Requests(Lanes[_Request]):
         topic = self._topics.history(wanted.aggregate)
         place = TopicPartition(topic, wanted.partition, wanted.offset)
         found = await asyncio.to_thread(_record_at, self._tools.settings, place)
-        message = None if found is None else message_of(found, wanted.aggregate)
-        if message is None or message.id != wanted.message_id:
+        event = None if found is None else message_of(found, wanted.aggregate)
+        message = None if event is None else known_as(event, wanted.message_id)
+        if message is None:
             raise Unreadable(
                 f"{wanted.message_id} is not at {topic}-{place.partition}, {place.offset}"
             )

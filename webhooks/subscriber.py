@@ -161,7 +161,7 @@ class Subscriber:
     async def deliver(self, message: Message) -> None:
         """Returns when it is delivered or was to be skipped; not at all when the webhook has to halt."""
         tools, webhook_id = self._tools, self.webhook.id
-        if message.id in self.webhook.state.skipped:
+        if message.is_among(self.webhook.state.skipped):
             result = DeliveryResult.SKIPPED
             await tools.reporter.passed_by(webhook_id, message, result, "as an operator asked")
             return
