@@ -62,12 +62,14 @@ class Loaded(msgspec.Struct, frozen=True, gc=False):
     names.
 
     ``root`` is None when the aggregate does not exist; a part is None when it does not exist. ``id`` is
-    the aggregate's; only ``decide`` is told.
+    the aggregate's, and ``scope`` makes an id derived from it differ from those of every other pipeline
+    (schemas/ids.py); only ``decide`` is told these two.
     """
 
     root: Any = None
     parts: Mapping[str, Any] = {}
     id: str = ""
+    scope: str = ""
 
 
 def no_parts(_: Any) -> tuple[str, ...]:

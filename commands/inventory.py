@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from commands.aggregate import Aggregate, Command, Decision, Loaded
+from commands.ownership import Maker, OnlyMaker, refuse_another
 from commands.text import Text
 from schemas.ids import Id
 from schemas.inventory import (
@@ -79,12 +80,14 @@ class ReserveStock(Command):
 
     reservation_id: Id = Field(description="Whom they are held for, most often an order id.")
     quantity: Quantity = Field(description="Pieces to hold back.")
+    made_by: Maker = None
 
 
 class ReleaseReservation(Command):
     """Give the pieces of a reservation back; they are available again."""
 
     reservation_id: Id = Field(description="The open reservation to give back.")
+    only_if_made_by: OnlyMaker = None
 
 
 class CommitReservation(Command):
@@ -131,7 +134,7 @@ def decide(loaded: Loaded, command: InventoryCommand) -> Decision:
         case CommitReservation(reservation_id=reservation_id):
             return _commit(level, loaded.parts.get(reservation_id), reservation_id)
         case ReleaseReservation(reservation_id=reservation_id):
-            return _release(loaded.parts.get(reservation_id), reservation_id)
+            return _release(loaded.parts.get(reservation_id), command)
         case ReceiveStock():
             return _receive(level, command)
         case AdjustStock():
@@ -179,13 +182,15 @@ def _reserve(level: StockLevel, open_: Reservation | None, command: ReserveStock
         )
     if command.quantity > level.available:
         return _insufficient(_pieces(command.quantity), level, "quantity")
-    return (StockReserved(command.reservation_id, command.quantity),)
+    return (StockReserved(command.reservation_id, command.quantity, command.made_by),)
 
 
-def _release(open_: Reservation | None, reservation_id: str) -> Decision:
+def _release(open_: Reservation | None, command: ReleaseReservation) -> Decision:
     if open_ is None:
-        return _no_reservation(reservation_id)
-    return (ReservationReleased(reservation_id, open_.quantity),)
+        return _no_reservation(command.reservation_id)
+    what = f"reservation {open_.reservation_id}"
+    refusal = refuse_another(what, open_.made_by, command.only_if_made_by)
+    return refusal or (ReservationReleased(open_.reservation_id, open_.quantity),)
 
 
 def _commit(level: StockLevel, open_: Reservation | None, reservation_id: str) -> Decision:
@@ -220,8 +225,8 @@ def evolve(loaded: Loaded, event: InventoryEvent, at_ms: int) -> Loaded:
     """The stock level, and the reservation if the event is about one, after the event."""
     level: StockLevel = loaded.root
     match event:
-        case StockReserved(reservation_id, quantity):
-            opened = Reservation(reservation_id, quantity, at_ms)
+        case StockReserved(reservation_id, quantity, made_by):
+            opened = Reservation(reservation_id, quantity, at_ms, made_by)
             changed = _changed(level, at_ms, reserved=quantity)
             return Loaded(changed, {**loaded.parts, reservation_id: opened})
         case ReservationCommitted(reservation_id, quantity):

@@ -11,6 +11,7 @@ from typing import Final, assert_never
 from pydantic import BaseModel, Field
 
 from commands.aggregate import Aggregate, Command, Decision, Loaded
+from commands.ownership import Maker, OnlyMaker, refuse_another
 from commands.text import Text
 from schemas.ids import Id
 from schemas.money import MAX_AMOUNT, Currency, Quantity, UnitPrice
@@ -71,6 +72,7 @@ class CreateOrder(Command):
         default=False,
         description="Stock and payment are certain already: the order is confirmed at once.",
     )
+    made_by: Maker = None
 
 
 class ConfirmOrder(Command):
@@ -81,6 +83,7 @@ class CancelOrder(Command):
     """The order will not be fulfilled."""
 
     reason: Text = Field(description="Why, in words for people.")
+    only_if_made_by: OnlyMaker = None
 
 
 class ShipOrder(Command):
@@ -109,7 +112,7 @@ def decide(loaded: Loaded, command: OrderCommand) -> Decision:
         case DeliverOrder():
             return _move(order, OrderDelivered())
         case CancelOrder():
-            return _move(order, OrderCancelled(command.reason))
+            return _cancel(order, command)
         case _:
             assert_never(command)
 
@@ -125,8 +128,16 @@ def _create(order: OrderState | None, command: CreateOrder) -> Decision:
         message = f"the lines add up to {total} {command.currency} minor units, above {MAX_AMOUNT}"
         return Rejection(Code.ORDER_TOTAL_TOO_LARGE, message, "lines")
     lines = tuple([OrderLine(line.sku, line.quantity, line.unit_price) for line in command.lines])
-    created = OrderCreated(command.user_id, command.currency, lines, total)
+    created = OrderCreated(command.user_id, command.currency, lines, total, command.made_by)
     return (created, OrderConfirmed()) if command.confirm else (created,)
+
+
+def _cancel(order: OrderState | None, command: CancelOrder) -> Decision:
+    if order is not None:
+        refusal = refuse_another("the order", order.made_by, command.only_if_made_by)
+        if refusal is not None:
+            return refusal
+    return _move(order, OrderCancelled(command.reason))
 
 
 def _move(order: OrderState | None, event: OrderEvent) -> Decision:
@@ -163,6 +174,7 @@ def _state(
         ordered.total,
         created_at_ms,
         at_ms,
+        ordered.made_by,
     )
 
 

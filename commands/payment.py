@@ -1,7 +1,8 @@
 """A payment: requested, then captured or failed, then refunded at once or bit by bit.
 
 A refund can be requested at any time. Whether the money had been taken by then is only known when
-the gateway has answered, so until then a payment whose refund is requested can still be captured.
+the gateway has answered, so until then a payment whose refund is requested can still be captured. So can
+one that was failed by hand while the gateway was charging: its refund is requested in the same decision.
 
 Imported through the table in commands/__init__.py. Laws, at every version:
 ``0 <= refunded <= captured <= requested``; the status moves along ``MOVES`` and no other way; a
@@ -14,8 +15,9 @@ from typing import Final, assert_never
 from pydantic import Field
 
 from commands.aggregate import Aggregate, Command, Decision, Loaded
+from commands.ownership import Maker, OnlyMaker, refuse_another
 from commands.text import Text
-from schemas.ids import Id
+from schemas.ids import Id, scoped_id
 from schemas.money import Amount, Currency
 from schemas.payment import (
     EVENTS,
@@ -53,9 +55,13 @@ MOVES: Final[Mapping[PaymentStatus, tuple[PaymentStatus, ...]]] = {
         PaymentStatus.FAILED,
     ),
     PaymentStatus.REFUNDED: (),
-    PaymentStatus.FAILED: (),
+    # By a capture alone: the gateway had charged it all the same.
+    PaymentStatus.FAILED: (PaymentStatus.REFUND_REQUESTED,),
 }
 """From each status, where a payment can go. Every move stands here and nowhere else."""
+
+CHARGED_ALL_THE_SAME: Final = "the gateway had charged it before the payment failed"
+"""Reason of the refund that follows a capture of a payment that has failed."""
 
 
 class RequestPayment(Command):
@@ -68,11 +74,12 @@ class RequestPayment(Command):
         default=None,
         description="The payment method's token at the gateway; without one no gateway is called.",
     )
+    made_by: Maker = None
 
 
 class CapturePayment(Command):
     """The gateway took the money: all that was requested, or less. Accepted with no event when this
-    reference is known already.
+    reference is known already. Of a payment that has failed, its refund is requested at once.
     """
 
     amount: Amount | None = Field(default=None, description="Minor units taken; all if left out.")
@@ -92,6 +99,7 @@ class RequestRefund(Command):
     """
 
     reason: Text = Field(description="Why, in words for people.")
+    only_if_made_by: OnlyMaker = None
 
 
 class RefundPayment(Command):
@@ -110,7 +118,7 @@ def decide(loaded: Loaded, command: PaymentCommand) -> Decision:
     """What follows from the command, or why nothing does."""
     payment: PaymentState | None = loaded.root
     if isinstance(command, RequestPayment):
-        return _request(payment, command)
+        return _request(loaded, command)
     if payment is None:
         return Rejection(Code.PAYMENT_NOT_FOUND, "no payment has this id")
     match command:
@@ -126,19 +134,31 @@ def decide(loaded: Loaded, command: PaymentCommand) -> Decision:
             assert_never(command)
 
 
-def _request(payment: PaymentState | None, command: RequestPayment) -> Decision:
+def _request(loaded: Loaded, command: RequestPayment) -> Decision:
+    payment: PaymentState | None = loaded.root
     if payment is not None:
         return Rejection(
             Code.PAYMENT_ALREADY_EXISTS,
             f"a payment with this id exists already, and is {_words(payment.status)}",
         )
-    return (PaymentRequested(command.order_id, command.amount, command.currency, command.token),)
+    key = None if command.token is None else scoped_id(loaded.id, loaded.scope)
+    return (
+        PaymentRequested(
+            command.order_id,
+            command.amount,
+            command.currency,
+            command.token,
+            command.made_by,
+            key,
+        ),
+    )
 
 
 def _capture(payment: PaymentState, command: CapturePayment) -> Decision:
     if command.reference is not None and command.reference == payment.reference:
         return ()  # the charge and its refund can both say so
-    refusal = _refuse_move(payment, _status_captured(payment))
+    failed = payment.status is PaymentStatus.FAILED and payment.token is not None
+    refusal = None if failed else _refuse_move(payment, _status_captured(payment))
     if refusal is not None:
         return refusal
     if payment.captured > 0:
@@ -150,7 +170,17 @@ def _capture(payment: PaymentState, command: CapturePayment) -> Decision:
             f"({payment.currency} minor units)"
         )
         return Rejection(Code.CAPTURE_EXCEEDS_REQUEST, message, "amount")
-    return (PaymentCaptured(amount, command.reference),)
+    if failed:
+        return (
+            _refund_requested(payment, CHARGED_ALL_THE_SAME),
+            PaymentCaptured(amount, command.reference, refunding=True),
+        )
+    refunding = payment.status is PaymentStatus.REFUND_REQUESTED and payment.token is not None
+    return (PaymentCaptured(amount, command.reference, refunding),)
+
+
+def _refund_requested(payment: PaymentState, reason: str) -> PaymentRefundRequested:
+    return PaymentRefundRequested(reason, payment.token, payment.gateway_key)
 
 
 def _fail(payment: PaymentState, command: FailPayment) -> Decision:
@@ -171,12 +201,15 @@ def _captured_already(payment: PaymentState) -> Rejection:
 
 
 def _request_refund(payment: PaymentState, command: RequestRefund) -> Decision:
+    another = refuse_another("the payment", payment.made_by, command.only_if_made_by)
+    if another is not None:
+        return another
     if payment.status in (PaymentStatus.FAILED, PaymentStatus.REFUNDED):
         return ()  # nothing was taken, or all of it went back
     if payment.token is not None and payment.refunded > 0:
         return Rejection(Code.INVALID_TRANSITION, _by_hand(payment))
     refusal = _refuse_move(payment, PaymentStatus.REFUND_REQUESTED)
-    return refusal or (PaymentRefundRequested(command.reason, payment.token),)
+    return refusal or (_refund_requested(payment, command.reason),)
 
 
 def _by_hand(payment: PaymentState) -> str:
@@ -246,11 +279,8 @@ def evolve(loaded: Loaded, event: PaymentEvent, at_ms: int) -> Loaded:
     """The payment after the event."""
     payment: PaymentState = loaded.root
     match event:
-        case PaymentRequested(order_id, amount, currency, token):
-            status = PaymentStatus.REQUESTED
-            return Loaded(
-                PaymentState(status, order_id, currency, amount, 0, 0, at_ms, at_ms, token)
-            )
+        case PaymentRequested():
+            return Loaded(_requested(event, at_ms))
         case PaymentCaptured(amount, reference):
             status = _status_captured(payment)
             return Loaded(_changed(payment, status, at_ms, captured=amount, reference=reference))
@@ -263,6 +293,22 @@ def evolve(loaded: Loaded, event: PaymentEvent, at_ms: int) -> Loaded:
             return Loaded(_changed(payment, status, at_ms, refunded=amount))
         case _:
             assert_never(event)
+
+
+def _requested(event: PaymentRequested, at_ms: int) -> PaymentState:
+    return PaymentState(
+        PaymentStatus.REQUESTED,
+        event.order_id,
+        event.currency,
+        event.amount,
+        captured=0,
+        refunded=0,
+        created_at_ms=at_ms,
+        updated_at_ms=at_ms,
+        token=event.token,
+        made_by=event.made_by,
+        gateway_key=event.gateway_key,
+    )
 
 
 def _changed(
@@ -286,6 +332,8 @@ def _changed(
         at_ms,
         payment.token,
         reference or payment.reference,
+        payment.made_by,
+        payment.gateway_key,
     )
 
 

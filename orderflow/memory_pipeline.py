@@ -40,6 +40,9 @@ from schemas.saga import SagaState
 from schemas.topics import SAGA, Topics
 
 TOPICS: Final = Topics("memory", partitions=1)
+SCOPE: Final = "5c0be0000000"
+"""Always the same one, so that the same commands give the same records."""
+
 _AGGREGATE_OF: Final = {TOPICS.commands(aggregate.name): aggregate.name for aggregate in AGGREGATES}
 
 Place = tuple[str, bytes]
@@ -105,8 +108,8 @@ class MemoryPipeline:
     def new_decider(self, name: str) -> Decider:
         """A processor that knows what is committed and nothing else."""
         if name == SAGA:
-            return SagaDecider(self.aggregate(name), TOPICS, 0, self.stores[name])
-        return Decider(self.aggregate(name), TOPICS, 0, self.stores[name], _key_of)
+            return SagaDecider(self.aggregate(name), TOPICS, 0, self.stores[name], scope=SCOPE)
+        return Decider(self.aggregate(name), TOPICS, 0, self.stores[name], _key_of, scope=SCOPE)
 
     def send(self, command: OutgoingCommand, *marks: tuple[str, bytes]) -> None:
         """A client sends a command, with these headers besides its own. Raises CommandTooLarge."""

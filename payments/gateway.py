@@ -44,7 +44,9 @@ class Refunded(msgspec.Struct, frozen=True):
 
 
 class GatewayUnavailable(Exception):
-    """No definite answer: it may have happened or not. Ask again with the same key."""
+    """No definite answer: it may have happened or not. Ask again with the same key. So it is, too, while
+    another call with the key is under way.
+    """
 
 
 class KeyReused(Exception):

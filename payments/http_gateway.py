@@ -75,7 +75,9 @@ class HttpGateway:
         match response.status:
             case 200 | 402:
                 return response.status, answer
-            case 409 | 422:
+            case 409:
+                raise GatewayUnavailable("HTTP 409: a call with this key is under way")
+            case 422:
                 raise KeyReused(answer.decode("utf-8", "replace")[:200])
             case status:
                 raise GatewayUnavailable(f"HTTP {status}")

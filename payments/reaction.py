@@ -2,8 +2,9 @@
 
 The invariant: the same event and the same answer give the same commands, ids and bytes, so a reaction
 that is repeated, after a crash or a rebalance, is answered from the processor's memory. There is one
-charge in a payment's life, so its follow-ups have the payment's id in theirs. A refund can be requested
-again, and then asks for a new judgement: its follow-ups have the request's version, too.
+charge in a payment's life, so its follow-ups have the charge's key in their ids: no client knows that
+beforehand, so no command of a client takes such an id. A refund can be requested again, and then asks for
+a new judgement: its follow-ups have the request's version, too.
 """
 
 from typing import Any, Final
@@ -39,19 +40,21 @@ Task = Charge | Refund
 def react(payment_id: str, event: EventRecord) -> Task | None:
     """What the gateway is asked; None where it is not its matter. Raises msgspec.MsgspecError.
 
-    The gateway's key is the payment id. Of a payment without a token no gateway knows.
+    The gateway's key stands in the event; where it does not, an older release has charged under the
+    payment id. Of a payment without a token no gateway knows.
     """
     match event.type:
         case PaymentRequested.__name__:
             requested = _requests.read(event.data, event.schema_version)
             if requested.token is None:
                 return None
-            return Charge(payment_id, requested.amount, requested.currency, requested.token)
+            key = requested.gateway_key or payment_id
+            return Charge(key, requested.amount, requested.currency, requested.token)
         case PaymentRefundRequested.__name__:
             refund = _refund_requests.read(event.data, event.schema_version)
             if refund.token is None:
                 return None
-            return Refund(payment_id, refund.reason, event.version)
+            return Refund(refund.gateway_key or payment_id, refund.reason, event.version)
         case _:
             return None
 
@@ -91,9 +94,9 @@ def _capture(key: str, name: str, amount: int, reference: str | None) -> Command
     return _command(key, name, "CapturePayment", data)
 
 
-def _command(payment_id: str, name: str, kind: str, data: dict[str, Any]) -> CommandRecord:
+def _command(key: str, name: str, kind: str, data: dict[str, Any]) -> CommandRecord:
     return CommandRecord(
-        type=kind, command_id=derived_id(payment_id, name), data=msgspec.Raw(encode(data))
+        type=kind, command_id=derived_id(key, name), data=msgspec.Raw(encode(data))
     )
 
 

@@ -2,8 +2,8 @@
 
 | request | answer |
 | --- | --- |
-| `POST /charges`, key in `Idempotency-Key` | 200 charged, 402 declined, 422 key reused, 503 |
-| `POST /refunds`, key in `Idempotency-Key` | 200 refunded, 503 |
+| `POST /charges`, key in `Idempotency-Key` | 200 charged, 402 declined, 409 under way, 422 reused, 503 |
+| `POST /refunds`, key in `Idempotency-Key` | 200 refunded, 409 under way, 503 |
 | `GET /charges/{key}` | 200 what was answered, 404 |
 | `GET /ledger` | every charge and refund, for reconciliation |
 | `POST /mend` | 200; every token works from now on |
@@ -27,7 +27,7 @@ from aiohttp import web
 from payments.gateway import Charge, Declined, GatewayUnavailable, KeyReused
 from payments.http_gateway import KEY_HEADER
 from payments.ledger import Ledger, LedgerInUse
-from payments.simulation import AnswerLost, SimulatedGateway
+from payments.simulation import AnswerLost, KeyInProgress, SimulatedGateway
 from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings
 from schemas.decoding import decoder
@@ -140,7 +140,7 @@ class _Endpoints:
                 request.transport.abort()
             return _json({}, 500)
         except GatewayUnavailable as error:
-            return _json({"error": str(error)}, 503)
+            return _json({"error": str(error)}, _status_of(error))
         return _json(answer, 402 if isinstance(answer, Declined) else 200)
 
     async def refund(self, request: web.Request) -> web.Response:
@@ -150,7 +150,7 @@ class _Endpoints:
         try:
             return _json(await self._gateway.refund(key), 200)
         except GatewayUnavailable as error:
-            return _json({"error": str(error)}, 503)
+            return _json({"error": str(error)}, _status_of(error))
 
     async def find(self, request: web.Request) -> web.Response:
         found = self._gateway.ledger.find(request.match_info["key"])
@@ -165,6 +165,10 @@ class _Endpoints:
 
     async def health(self, _: web.Request) -> web.Response:
         return _json({}, 200)
+
+
+def _status_of(error: GatewayUnavailable) -> int:
+    return 409 if isinstance(error, KeyInProgress) else 503
 
 
 def _json(body: object, status: int) -> web.Response:

@@ -55,8 +55,10 @@ class Holding(Judge):
         partition: int,
         store: State,
         new_key: NewKey = new_key,
+        *,
+        scope: str | None = None,
     ) -> None:
-        super().__init__(aggregate, topics, partition, store, new_key)
+        super().__init__(aggregate, topics, partition, store, new_key, scope=scope)
         self._place = topics.commands(aggregate.name), partition
         self._parking = Parking()
         self._aside: dict[int, Exception] = {}

@@ -17,7 +17,7 @@ from processors.unit_of_work import Case, Change, Draft, Known, Pending, Step
 from runtime.records import IncomingRecord, OutgoingRecord
 from schemas import limits
 from schemas.decoding import DecodeError
-from schemas.ids import outcome_key, part_key
+from schemas.ids import new_scope, outcome_key, part_key
 from schemas.letters import Failure
 from schemas.personal import NewKey, forgets, key_in, new_key, personal_fields
 from schemas.records import Outcome, decode_outcome
@@ -49,8 +49,12 @@ class Judge:
         partition: int,
         store: State,
         new_key: NewKey = new_key,
+        *,
+        scope: str | None = None,
     ) -> None:
         self._aggregate = aggregate
+        # Drawn once and not once a command: it only has to differ from another pipeline's.
+        self._scope = scope or new_scope()
         self._store = store
         self._new_key = new_key
         self._has_personal = aggregate.name in PERSONAL
@@ -127,7 +131,7 @@ class Judge:
         if expected is not None and expected != root.version:
             conflict = version_conflict(aggregate.name, expected, root.version)
             return self._conclude(Draft(), case, conflict, root.version)
-        loaded = Loaded(root.state, self._parts(request), request.aggregate_id)
+        loaded = Loaded(root.state, self._parts(request), request.aggregate_id, self._scope)
         events = aggregate.decide(loaded, request.command)
         if isinstance(events, Rejection):
             return self._conclude(Draft(), case, events, root.version)

@@ -22,7 +22,7 @@ from processors.unit_of_work import Case, Draft, Known, Step
 from runtime.records import Headers, IncomingRecord, OutgoingRecord
 from sagas import react
 from sagas.messages import StartSaga, WakeSaga
-from sagas.react import FollowUp
+from sagas.react import FollowUp, wake_id
 from schemas import headers
 from schemas.decoding import DecodeError, decoder
 from schemas.ids import end_key
@@ -83,8 +83,16 @@ def appointment(value: bytes) -> bytes | None:
 class SagaDecider(Decider):
     """One partition of the sagas."""
 
-    def __init__(self, aggregate: Aggregate, topics: Topics, partition: int, store: State) -> None:
-        super().__init__(aggregate, topics, partition, store)
+    def __init__(
+        self,
+        aggregate: Aggregate,
+        topics: Topics,
+        partition: int,
+        store: State,
+        *,
+        scope: str | None = None,
+    ) -> None:
+        super().__init__(aggregate, topics, partition, store, scope=scope)
         self._topics = topics
         self._newest: dict[bytes, tuple[OutgoingRecord, Step]] = {}
         self._waiting: dict[bytes, set[int]] = {}
@@ -209,7 +217,7 @@ class SagaDecider(Decider):
             self._aggregate.name,
             saga_id,
             kind=WakeSaga,
-            command_id=f"timer.{saga.timer}",
+            command_id=wake_id(saga),
             data=encode({"timer": saga.timer}),
             marks=[(headers.CORRELATION_ID, (saga.correlation_id or saga_id).encode())],
         )

@@ -109,16 +109,28 @@ def _read_payment(answer: Answer) -> Reading:
     if not answer.accepted:
         return Waiting()  # a repetition that came too late
     if answer.type == "CapturePayment":
-        return Done()
+        return _read_capture(answer)
     reasons = [event.data.get("reason") for event in answer.events]
     return Refused(PAYMENT_DECLINED, str(reasons[0]) if reasons else "the payment failed")
+
+
+def _read_capture(answer: Answer) -> Reading:
+    """Captured is paid, unless it goes back already: then this step comes to nothing."""
+    if answer.repeated:
+        return Waiting()  # its events were told before, and they alone say whether the money stays
+    if any(
+        event.type == "PaymentCaptured" and not event.data.get("refunding")
+        for event in answer.events
+    ):
+        return Done()
+    return Refused(PAYMENT_DECLINED, "the money that was taken goes back", to_undo=True)
 
 
 def _refund(order_id: str, _: OrderToPlace, __: Send) -> Send:
     return Send("payment", order_id, RequestRefund(reason=REASON))
 
 
-_read_refund_outcome: Final = reading_as_done(Code.PAYMENT_NOT_FOUND)
+_read_refund_outcome: Final = reading_as_done(Code.PAYMENT_NOT_FOUND, Code.MADE_BY_ANOTHER)
 
 
 def _read_refund(answer: Answer) -> Reading:
@@ -155,7 +167,10 @@ VALIDATE_USER: Final = Step("validateUser", _validate_user, undo=None)
 RESERVE_INVENTORY: Final = Step(
     "reserveInventory",
     _reserve,
-    undo=Undo(_release, reading_as_done(Code.RESERVATION_NOT_FOUND, Code.ITEM_NOT_FOUND)),
+    undo=Undo(
+        _release,
+        reading_as_done(Code.RESERVATION_NOT_FOUND, Code.ITEM_NOT_FOUND, Code.MADE_BY_ANOTHER),
+    ),
 )
 
 PROCESS_PAYMENT: Final = Step(
@@ -166,7 +181,9 @@ PROCESS_PAYMENT: Final = Step(
 )
 
 CREATE_ORDER: Final = Step(
-    "createOrder", _create, undo=Undo(_cancel, reading_as_done(Code.ORDER_NOT_FOUND))
+    "createOrder",
+    _create,
+    undo=Undo(_cancel, reading_as_done(Code.ORDER_NOT_FOUND, Code.MADE_BY_ANOTHER)),
 )
 
 SAGA: Final = SagaDefinition(

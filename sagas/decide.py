@@ -38,13 +38,13 @@ def decide(loaded: Loaded, command: SagaCommand, definitions: Definitions) -> De
     """What follows from the command, or why nothing does."""
     saga: SagaState | None = loaded.root
     if isinstance(command, StartSaga):
-        return _start(loaded.id, saga, command, definitions)
+        return _start(loaded, command, definitions)
     if saga is None:
         return _absent(command, definitions)
     run = Run(saga, definitions[saga.saga], loaded.id)
     match command:
         case RecordAnswer():
-            run.answered(command)
+            run.answered(command, from_saga=command.type in definitions)
         case WakeSaga(timer=timer):
             if timer == saga.timer and saga.wakes_at_ms is not None:
                 run.woken()
@@ -55,7 +55,9 @@ def decide(loaded: Loaded, command: SagaCommand, definitions: Definitions) -> De
         case CompensateSaga():
             if saga.status is SagaStatus.NEEDS_OPERATOR:
                 return _not_now(saga, "compensated: retry or resolve it")
-            if definitions[saga.saga].part and command.saga != saga.saga:
+            if command.saga not in (None, saga.saga):
+                return _another(saga, command.saga)
+            if definitions[saga.saga].part and command.saga is None:
                 return _only_as_a_whole(saga)
             run.ordered_back(command)
         case ResolveSaga(by=by, note=note):
@@ -67,9 +69,9 @@ def decide(loaded: Loaded, command: SagaCommand, definitions: Definitions) -> De
     return tuple(run.events)
 
 
-def _start(
-    saga_id: str, saga: SagaState | None, command: StartSaga, definitions: Definitions
-) -> Decision:
+def _start(loaded: Loaded, command: StartSaga, definitions: Definitions) -> Decision:
+    saga_id = loaded.id
+    saga: SagaState | None = loaded.root
     definition = definitions.get(command.saga)
     if definition is None:
         known = ", ".join(definitions)
@@ -90,7 +92,7 @@ def _start(
             return ()
         message = f"a saga with this id exists already, of another kind or input: {saga.saga}"
         return Rejection(Code.SAGA_ALREADY_EXISTS, message)
-    started = SagaStarted(command.saga, checked, command.correlation_id)
+    started = SagaStarted(command.saga, checked, command.correlation_id, loaded.scope or None)
     run = Run(evolve(None, started, 0), definition, saga_id)
     run.begin(0)
     return (started, *run.events)
@@ -109,6 +111,12 @@ def _absent(command: SagaCommand, definitions: Definitions) -> Decision:
 
 def _not_now(saga: SagaState, what: str) -> Rejection:
     return Rejection(Code.INVALID_TRANSITION, f"the saga is {saga.status} and cannot be {what}")
+
+
+def _another(saga: SagaState, wanted: str | None) -> Rejection:
+    """To an order whose part should have this id: it is somebody else's saga."""
+    message = f"{saga.saga} has this id, and not {wanted}, so it is not touched"
+    return Rejection(Code.MADE_BY_ANOTHER, message, "saga")
 
 
 def _only_as_a_whole(saga: SagaState) -> Rejection:

@@ -63,11 +63,14 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It will not be done. ``undone``: some of it was, and whoever did it has undone that."""
+    """It will not be done. ``undone``: some of it was, and whoever did it has undone that. ``to_undo``:
+    some of it was, and is to be undone as if nobody knew.
+    """
 
     code: str
     message: str
     undone: bool = False
+    to_undo: bool = False
 
 
 @dataclass(frozen=True, slots=True)

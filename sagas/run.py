@@ -103,8 +103,10 @@ class Run:
             return
         self.emit(SagaStepStarted(step.name, count, step.retry.timeout(1)))
 
-    def answered(self, command: RecordAnswer) -> None:
-        """An answer: noted if somebody waits for it, without effect if not."""
+    def answered(self, command: RecordAnswer, *, from_saga: bool) -> None:
+        """An answer: noted if somebody waits for it, without effect if not. ``from_saga``: of another saga,
+        which only a step that others take waits for; another order may have a part of this id.
+        """
         token = parse_token(command.token)
         step = step_of(self.saga, token.step) if token else None
         if token is None or step is None:
@@ -113,6 +115,9 @@ class Run:
         mark = given[token.number : token.number + 1]
         if not marks.is_waiting(mark) or token.mark not in ("", mark):
             return  # answered already; or the refusal for which it was put off comes again
+        definition = self._definition.step(token.step)
+        if from_saga != (definition.external > 0):
+            return
         answer = Answer(
             command.type,
             command.accepted,
@@ -121,7 +126,6 @@ class Run:
             msgspec.convert(command.events, tuple[AnswerEvent, ...]),
             command.repeated,
         )
-        definition = self._definition.step(token.step)
         if token.undo:
             self._undo_answered(definition, step, token, answer)
         elif self.saga.status is SagaStatus.RUNNING:
@@ -139,8 +143,8 @@ class Run:
                 self.emit(SagaCompensationStarted(code, message))
                 self.emit(SagaStepCompensated(step.name, token.number, ACCEPTED))
                 self._undo_next()
-            case Refused(code, message):
-                self._fail(step.name, code, message, token.number)
+            case Refused(code, message, to_undo=to_undo):
+                self._fail(step.name, code, message, None if to_undo else token.number)
             case Again(code, message) as again:
                 if marks.can_be_put_off(mark):
                     self._put_off(token, mark, again, definition.retry.pause(step.attempt))

@@ -6,6 +6,7 @@ control characters.
 """
 
 import re
+import secrets
 from hashlib import blake2b
 from typing import Annotated, Final
 
@@ -51,6 +52,19 @@ def derived_id(*parts: str) -> str:
     """An id of several, the same every time: joined with dots, or a hash where that is too long."""
     joined = ".".join(parts)
     return joined if len(joined) <= MAX_ID_LENGTH else blake2b(joined.encode()).hexdigest()
+
+
+SCOPE_BYTES: Final = 6
+
+
+def new_scope() -> str:
+    """Draw a scope: 12 hexadecimal digits that no other pipeline has and no client guesses beforehand."""
+    return secrets.token_hex(SCOPE_BYTES)
+
+
+def scoped_id(identity: str, scope: str) -> str | None:
+    """Return an id of the pipeline's own that follows from a client's id; None without a scope."""
+    return derived_id(identity, scope) if scope else None
 
 
 def end_key(saga_id: str) -> bytes:

@@ -32,10 +32,13 @@ class StockAdjusted(msgspec.Struct, frozen=True):
 
 
 class StockReserved(msgspec.Struct, frozen=True):
-    """``quantity`` pieces are held back for one reservation, which most often is an order."""
+    """``quantity`` pieces are held back for one reservation, which most often is an order. ``made_by``:
+    who alone may release it (commands/ownership.py).
+    """
 
     reservation_id: str
     quantity: int
+    made_by: str | None = None
 
 
 class ReservationReleased(msgspec.Struct, frozen=True):
@@ -88,6 +91,7 @@ class Reservation(msgspec.Struct, frozen=True):
     reservation_id: str
     quantity: int
     reserved_at_ms: int
+    made_by: str | None = None
 
 
 EVENTS: Final[tuple[type[InventoryEvent], ...]] = (

@@ -15,12 +15,15 @@ class OrderLine(msgspec.Struct, frozen=True, gc=False):
 
 
 class OrderCreated(msgspec.Struct, frozen=True):
-    """A user ordered; ``total`` is the sum over the lines in minor units of ``currency``."""
+    """A user ordered; ``total`` is the sum over the lines in minor units of ``currency``. ``made_by``:
+    who alone may undo it (commands/ownership.py).
+    """
 
     user_id: str
     currency: str
     lines: tuple[OrderLine, ...]
     total: int
+    made_by: str | None = None
 
 
 class OrderConfirmed(msgspec.Struct, frozen=True):
@@ -66,6 +69,7 @@ class OrderState(msgspec.Struct, frozen=True, gc=False):
     total: int
     created_at_ms: int
     updated_at_ms: int
+    made_by: str | None = None
 
 
 EVENTS: Final[tuple[type[OrderEvent], ...]] = (

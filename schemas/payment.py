@@ -8,20 +8,27 @@ import msgspec
 
 class PaymentRequested(msgspec.Struct, frozen=True):
     """Somebody is to pay ``amount`` for an order. ``token``: the payment method's at the gateway;
-    None: no gateway is called, the money is taken otherwise.
+    None: no gateway is called, the money is taken otherwise. ``made_by``: who alone may have it refunded
+    (commands/ownership.py). ``gateway_key``: idempotency key of the charge at the gateway; None: the
+    payment id, as older releases had it.
     """
 
     order_id: str
     amount: int
     currency: str
     token: str | None = None
+    made_by: str | None = None
+    gateway_key: str | None = None
 
 
 class PaymentCaptured(msgspec.Struct, frozen=True):
-    """The money was taken; ``reference`` is the gateway's."""
+    """The money was taken; ``reference`` is the gateway's. ``refunding``: the gateway is asked to give it
+    back already, because the refund was requested, or the payment had failed, before this was known.
+    """
 
     amount: int
     reference: str | None = None
+    refunding: bool = False
 
 
 class PaymentFailed(msgspec.Struct, frozen=True):
@@ -32,11 +39,12 @@ class PaymentFailed(msgspec.Struct, frozen=True):
 
 class PaymentRefundRequested(msgspec.Struct, frozen=True):
     """What was taken is to go back; if nothing was taken yet, nothing is to be taken any more.
-    ``token`` is the request's: whether a gateway has to be asked.
+    ``token`` and ``gateway_key`` are the request's: whether a gateway has to be asked, and for what.
     """
 
     reason: str
     token: str | None = None
+    gateway_key: str | None = None
 
 
 class PaymentRefunded(msgspec.Struct, frozen=True):
@@ -77,6 +85,8 @@ class PaymentState(msgspec.Struct, frozen=True):
     updated_at_ms: int
     token: str | None = None
     reference: str | None = None
+    made_by: str | None = None
+    gateway_key: str | None = None
 
 
 EVENTS: Final[tuple[type[PaymentEvent], ...]] = (

@@ -45,6 +45,7 @@ class Code(OpenVocabulary):
     ORDER_NOT_FOUND = "order_not_found"
     ORDER_TOTAL_TOO_LARGE = "order_total_too_large"
     INVALID_TRANSITION = "invalid_transition"  # the status machine has no such move
+    MADE_BY_ANOTHER = "made_by_another"  # it may be undone by its maker alone, who is another
 
     PAYMENT_ALREADY_EXISTS = "payment_already_exists"
     PAYMENT_NOT_FOUND = "payment_not_found"

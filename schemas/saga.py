@@ -29,11 +29,15 @@ NOT_ASKED: Final = " "
 
 
 class SagaStarted(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A saga of this name begins, with this input. ``correlation_id``: None is the saga id itself."""
+    """A saga of this name begins, with this input. ``correlation_id``: None is the saga id itself.
+    ``scope`` stands in the ids of its commands and signs what it makes (schemas/ids.py); None: begun by
+    an older release, or barred before it began.
+    """
 
     saga: str
     input: msgspec.Raw
     correlation_id: str | None = None
+    scope: str | None = None
 
 
 class SagaStepStarted(msgspec.Struct, frozen=True):
@@ -251,7 +255,7 @@ class SagaState(msgspec.Struct, frozen=True, omit_defaults=True):
     """The whole saga after an event. ``code`` and ``message``: why it was not completed.
 
     ``wakes_at_ms``: when it goes on if nothing comes before; None: it waits for nothing. ``timer``
-    counts these appointments, so that an old one is recognised.
+    counts these appointments, so that an old one is recognised. ``scope``: as in ``SagaStarted``.
     """
 
     saga: str
@@ -267,6 +271,7 @@ class SagaState(msgspec.Struct, frozen=True, omit_defaults=True):
     wakes_at_ms: int | None = None
     undone: tuple[str, ...] = ()
     resolved_by: str | None = None
+    scope: str | None = None
 
 
 class SagaEnd(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -38,14 +38,25 @@ EVENT_TYPES: Final = tuple(
 MESSAGE_ID_PATTERN: Final = r"^evt_[0-9a-f]{32}$"
 
 
-def message_id(aggregate: str, aggregate_id: str, version: int) -> str:
-    """The ``webhook-id`` of an event: the same in every delivery of it, to whomever.
+def message_id(
+    topic: str, aggregate_id: str, version: int, event_id: str, written_at_ms: int
+) -> str:
+    """Return the ``webhook-id`` of an event: the same in every delivery of it, to whomever.
 
     A hash, because the specification wants an id in which nobody can place a full stop; of what names
-    an event over all aggregates, because an event's own id is unique within its aggregate only.
+    an event over all pipelines. The topic has the prefix in its name. ``written_at_ms``, the time of the
+    event's record, tells a topic that was made again under the same name. Both stay in a copy of the log.
     """
     # A slash is in no id (schemas/ids.py), so two events never give the same text.
-    text = f"{aggregate}/{aggregate_id}/{version}"
+    return _hashed(f"{topic}/{aggregate_id}/{version}/{event_id}/{written_at_ms}")
+
+
+def former_message_id(aggregate: str, aggregate_id: str, version: int) -> str:
+    """Return the id that releases before the scope gave an event. Operators may still name it."""
+    return _hashed(f"{aggregate}/{aggregate_id}/{version}")
+
+
+def _hashed(text: str) -> str:
     return f"evt_{blake2b(text.encode(), digest_size=16).hexdigest()}"
 
 

@@ -7,10 +7,12 @@ functions. Only orders that a saga placed are judged: who makes one by hand, ans
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, cast
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast
 
 from sagas.choreography import ORDER_CREATE, PARTS
 from sagas.create_order import SAGA as COORDINATED
+from schemas.ids import scoped_id
 from schemas.inventory import Reservation, StockLevel
 from schemas.order import OrderState, OrderStatus
 from schemas.payment import PaymentState
@@ -96,18 +98,47 @@ def all_laws(cut: Cut) -> tuple[int, list[Drift]]:
     for saga_id in ended_orders(sagas):
         judged += 1
         saga = cast(SagaState, sagas[saga_id])
-        made, paid = orders.get(saga_id), payments.get(saga_id)
-        found += order(saga_id, saga, made, paid, held_for.get(saga_id, {}))
+        mine = _makers(saga_id, sagas)
+        made, paid = mine.own(orders.get(saga_id)), mine.own(payments.get(saga_id))
+        reserved = held_for.get(saga_id, {})
+        held = {sku: one.quantity for sku, one in reserved.items() if mine.own(one) is not None}
+        found += order(saga_id, saga, made, paid, held)
     return len(levels) + len(payments) + judged, found
 
 
-def held_by_order(parts: Mapping[str, Mapping[str, Reservation]]) -> dict[str, dict[str, int]]:
-    """Order → SKU → pieces that are held back. ``parts``: SKU → reservation → its state."""
-    held: dict[str, dict[str, int]] = {}
+def held_by_order(
+    parts: Mapping[str, Mapping[str, Reservation]],
+) -> dict[str, dict[str, Reservation]]:
+    """Order → SKU → its reservation. ``parts``: SKU → reservation → its state."""
+    held: dict[str, dict[str, Reservation]] = {}
     for sku, reservations in parts.items():
         for order_id, one in reservations.items():
-            held.setdefault(order_id, {})[sku] = one.quantity
+            held.setdefault(order_id, {})[sku] = one
     return held
+
+
+T = TypeVar("T", OrderState, PaymentState, Reservation)
+
+
+@dataclass(frozen=True, slots=True)
+class Makers:
+    """Who makes what belongs to an order: its sagas. None: of an older release, which signed nothing."""
+
+    signatures: frozenset[str | None] | None
+
+    def own(self, one: T | None) -> T | None:
+        """Return it if it is the order's own, and not somebody else's of the same id."""
+        if one is None or self.signatures is None or one.made_by in self.signatures:
+            return one
+        return None
+
+
+def _makers(order_id: str, sagas: Mapping[str, Any]) -> Makers:
+    if sagas[order_id].scope is None:
+        return Makers(None)
+    mine = (order_id, *(f"{order_id}{part.suffix}" for part in PARTS))
+    scopes = {saga_id: sagas[saga_id].scope for saga_id in mine if saga_id in sagas}
+    return Makers(frozenset(scoped_id(one, scope) for one, scope in scopes.items() if scope))
 
 
 def ended_orders(sagas: Mapping[str, Any]) -> list[str]:

@@ -182,7 +182,7 @@ class Course(Lanes[Event]):
     async def _deliver(self, event: Event, message: Message) -> None:
         """Return when it is delivered or was to be skipped; not at all when the webhook has to halt."""
         tools, webhook_id = self._tools, self._webhook().id
-        if message.id in self._webhook().state.skipped:
+        if message.is_among(self._webhook().state.skipped):
             result = DeliveryResult.SKIPPED
             await tools.reporter.passed_by(webhook_id, message, result, "as an operator asked")
             return

@@ -5,6 +5,7 @@ two attempts is the time and with it the signature.
 """
 
 import re
+from collections.abc import Container
 from datetime import UTC, datetime
 from typing import Final
 
@@ -15,7 +16,7 @@ from runtime.records import Headers, IncomingRecord
 from schemas import headers, limits
 from schemas.ids import is_id
 from schemas.records import decode_event, encode
-from schemas.webhook import WebhookSecret, message_id
+from schemas.webhook import WebhookSecret, former_message_id, message_id
 
 ID_HEADER: Final = "webhook-id"
 TIMESTAMP_HEADER: Final = "webhook-timestamp"
@@ -48,7 +49,9 @@ class _Body(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One event on its way. ``passed_on``: headers of the event that go with it."""
+    """One event on its way. ``passed_on``: headers of the event that go with it. ``former_id``: its id in
+    what an older release has delivered, and an operator has ordered since.
+    """
 
     id: str
     type: str
@@ -58,6 +61,18 @@ class Message(msgspec.Struct, frozen=True):
     body: bytes
     passed_on: dict[str, str]
     source: IncomingRecord
+    former_id: str = ""
+
+    def is_among(self, message_ids: Container[str]) -> bool:
+        """True if one of these ids is its own."""
+        return self.id in message_ids or self.former_id in message_ids
+
+
+def known_as(message: Message, message_id: str) -> Message | None:
+    """Return the message under the id that its receiver knows it by; None if it is another message's."""
+    if not message.is_among((message_id,)):
+        return None
+    return msgspec.structs.replace(message, id=message_id)
 
 
 def message_of(source: IncomingRecord, aggregate: str) -> Message:
@@ -76,7 +91,7 @@ def message_of(source: IncomingRecord, aggregate: str) -> Message:
     written = event.data or msgspec.Raw(b"{}")
     data = _Data(aggregate, aggregate_id, event.version, event.id, event.schema_version, written)
     return Message(
-        message_id(aggregate, aggregate_id, event.version),
+        message_id(source.topic, aggregate_id, event.version, event.id, source.occurred_at_ms),
         kind,
         aggregate,
         aggregate_id,
@@ -84,6 +99,7 @@ def message_of(source: IncomingRecord, aggregate: str) -> Message:
         encode(_Body(kind, _iso(event.occurred_at_ms), data)),
         _passed_on(source.headers),
         source,
+        former_message_id(aggregate, aggregate_id, event.version),
     )
 
 

@@ -62,6 +62,15 @@ def find_events(settings: Settings, webhook_id: str, messages: set[str]) -> dict
     }
 
 
+def newest_of(settings: Settings, webhook_id: str, aggregate: str, version: int) -> Delivery | None:
+    """Return the newest line about an event of the webhook's own, e.g. a test. Raises as ``deliveries``."""
+    found = None
+    for line in _log(settings, webhook_id):
+        if (line.aggregate, line.aggregate_id, line.version) == (aggregate, webhook_id, version):
+            found = line
+    return found
+
+
 def waiting(settings: Settings, webhook: Webhook) -> int | None:
     """How many offsets lie before the ends of what it follows; None before it has begun.
 

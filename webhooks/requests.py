@@ -32,7 +32,7 @@ from schemas.webhook import (
     WebhookTestRequested,
 )
 from webhooks.course import Tools
-from webhooks.message import Message, Unreadable, message_of
+from webhooks.message import Message, Unreadable, known_as, message_of
 from webhooks.policy import ATTEMPTS_BY_HAND, Answer, Verdict, judge
 from webhooks.posting import post
 from webhooks.registry import Registry
@@ -136,8 +136,9 @@ class Requests(Lanes[_Request]):
         wanted = _redelivery.read(request.event.data, request.event.schema_version)
         topic = self._topics.history(wanted.aggregate)
         found = await self._record_at((topic, wanted.partition), wanted.offset)
-        message = None if found is None else message_of(found, wanted.aggregate)
-        if message is None or message.id != wanted.message_id:
+        event = None if found is None else message_of(found, wanted.aggregate)
+        message = None if event is None else known_as(event, wanted.message_id)
+        if message is None:
             raise Unreadable(
                 f"{wanted.message_id} is not at {topic}-{wanted.partition}, {wanted.offset}"
             )

@@ -13,7 +13,7 @@ from orderflow.cli.send import show_outcome
 from orderflow.cli.webhooks import WebhookId, app, execute, order
 from runtime.settings import Settings
 from schemas.topics import WEBHOOK
-from schemas.webhook import Delivery, DeliveryResult, message_id
+from schemas.webhook import Delivery, DeliveryResult
 from webhooks import reading
 from webhooks.policy import ATTEMPTS_BY_HAND
 
@@ -106,8 +106,7 @@ def try_out(
     if not outcome.accepted:
         show_outcome(outcome, output)
         raise quit_with(Exit.NO)
-    message = message_id(WEBHOOK, webhook_id, outcome.version)
-    line = _wait_for_delivery(settings, webhook_id, message, timeout)
+    line = _wait_for_test(settings, webhook_id, outcome.version, timeout)
     if output is Output.JSON:
         print_json(line)
     else:
@@ -118,13 +117,11 @@ def try_out(
         raise quit_with(Exit.NO)
 
 
-def _wait_for_delivery(
-    settings: Settings, webhook_id: str, message: str, timeout: float
-) -> Delivery:
-    """The last line of the log for a message that is delivered by hand. Raises TimeoutError."""
+def _wait_for_test(settings: Settings, webhook_id: str, version: int, timeout: float) -> Delivery:
+    """Return the last line of the log about a test, by the version that it led to. Raises TimeoutError."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        line = reading.find_events(settings, webhook_id, {message}).get(message)
+        line = reading.newest_of(settings, webhook_id, WEBHOOK, version)
         if line is not None and _is_last(line):
             return line
         time.sleep(LOOK_EVERY_S)

@@ -14,7 +14,7 @@ from runtime import topic_admin
 from runtime.client import CommandClient
 from runtime.embedded import ServersAddress
 from runtime.settings import Settings
-from schemas.webhook import DeliveryResult, WebhookStatus, message_id
+from schemas.webhook import DeliveryResult, WebhookStatus
 from tests.support.commanding import eventually
 from tests.support.processes import RoleProcess, environment
 from tests.support.receiver import OK, Answer, Received, Receiver
@@ -201,4 +201,5 @@ def test_a_delivery_asked_for_by_hand_survives_a_kill(
             eventually(lambda: [each for each in shop.log("w") if each.by_hand], timeout=60)
     (done,) = (each for each in shop.log("w") if each.by_hand)
     assert done.result is DeliveryResult.DELIVERED
-    assert done.message_id == message_id("inventory", "sku-0", 1)
+    assert (done.aggregate_id, done.version) == ("sku-0", 1)
+    assert len({request.id for request in receiver.received if request.event == ("sku-0", 1)}) == 1

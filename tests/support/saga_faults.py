@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from orderflow.memory_pipeline import SCOPE
 from schemas.inventory import StockLevel
 from schemas.records import decode_command
 from tests.support.saga_stories import drain, order, settle, shop
@@ -16,10 +17,11 @@ LONGEST_MS: Final = 60_000
 
 
 def asked(world: World, aggregate: str) -> list[str]:
-    """Ids of an aggregate's commands, as the sagas sent them, without the saga's own."""
+    """Ids of an aggregate's commands, as the sagas sent them, without the saga's own and its scope."""
     records = (r for r in world.log if r.topic == TOPICS.commands(aggregate))
     ids = (decode_command(record.value or b"").command_id for record in records)
-    return [one.removeprefix("o-1.") for one in ids if one.startswith("o-1.")]
+    own = f"o-1.{SCOPE}."
+    return [one.removeprefix(own) for one in ids if one.startswith(own)]
 
 
 def settle_but(world: World, aggregate: str) -> None:

@@ -141,8 +141,13 @@ def _check_payments(
         for key, (_, payment) in reading.states["payment"].items()
         if key not in stuck
     }
-    charged = {entry.key: entry.amount for entry in book.charges if entry.key not in stuck}
-    refunded = {entry.key: entry.amount for entry in book.refunds if entry.key not in stuck}
+    paid_by = {
+        cast(PaymentState, p).gateway_key: key for key, (_, p) in reading.states["payment"].items()
+    }
+    charged = {paid_by[entry.key]: entry.amount for entry in book.charges}
+    refunded = {paid_by[entry.key]: entry.amount for entry in book.refunds}
+    charged = {key: amount for key, amount in charged.items() if key not in stuck}
+    refunded = {key: amount for key, amount in refunded.items() if key not in stuck}
     assert charged == {key: p.captured for key, p in payments.items() if p.captured}
     assert refunded == {key: p.refunded for key, p in payments.items() if p.refunded}
     kept = {key: p.captured - p.refunded for key, p in payments.items() if p.captured > p.refunded}

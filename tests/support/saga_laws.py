@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import msgspec
 
+from orderflow.memory_pipeline import SCOPE
+from payments.ledger import Entry
 from runtime.records import OutgoingRecord
 from sagas import AGGREGATES
 from schemas.ids import is_part_key
@@ -91,13 +93,20 @@ def _check_money(world: World, orders: dict[str, OrderState]) -> None:
         assert len({entry.key for entry in movements}) == len(movements)
     taken: Counter[str] = Counter()
     for entry in book.charges:
-        taken[entry.key] += entry.amount
+        taken[payment_of(entry)] += entry.amount
     for entry in book.refunds:
-        taken[entry.key] -= entry.amount
+        taken[payment_of(entry)] -= entry.amount
     assert {key: amount for key, amount in taken.items() if amount} == owed
     payments = world.states("payment", PaymentState)
     kept = {key: payment.captured - payment.refunded for key, payment in payments.items()}
     assert {key: amount for key, amount in kept.items() if amount} == owed
+
+
+def payment_of(entry: Entry) -> str:
+    """The payment that a movement at the gateway belongs to: its key is the id with the scope."""
+    payment_id, dot, scope = entry.key.rpartition(".")
+    assert (dot, scope) == (".", SCOPE)
+    return payment_id
 
 
 def check_log(world: World) -> None:

@@ -62,7 +62,7 @@ def _is_hopeless(world: World, item: tuple[str, Any]) -> bool:
     if what != "ask" or world.gateway.ledger.mended:
         return False
     queue = world.asked[key]
-    token = world.gateway.ledger.token_of(key.decode())
+    token = world.gateway.ledger.token_of(queue[0].task.key)
     down = len(queue) == 1 and getattr(queue[0].task, "token", "") == "tok_down"
     return down or (token == "tok_refund_down" and not hasattr(queue[0].task, "token"))
 

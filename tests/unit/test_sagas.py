@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from commands.aggregate import Decision, Loaded
+from orderflow.memory_pipeline import SCOPE
 from sagas import SAGA, marks
 from sagas.messages import CompensateSaga, StartSaga
 from sagas.tokens import Token, parse_token
@@ -42,7 +43,10 @@ def test_an_order_goes_through_its_steps_and_reserves_all_skus_at_once() -> None
         *("SagaStepStarted", "SagaStepCompleted") * 2,
         "SagaCompleted",
     ]
-    assert sent(world, "inventory") == ["o-1.reserveInventory.0A", "o-1.reserveInventory.1A"]
+    assert sent(world, "inventory") == [
+        f"o-1.{SCOPE}.reserveInventory.0A",
+        f"o-1.{SCOPE}.reserveInventory.1A",
+    ]
     made = world.states("order", OrderState)["o-1"]
     assert (made.status, made.total) == (OrderStatus.CONFIRMED, 300)
     assert (level(world, "A").reserved, level(world, "B").reserved) == (1, 2)
@@ -61,8 +65,8 @@ def test_when_one_sku_is_short_exactly_what_was_reserved_is_released() -> None:
     assert (saga.status, saga.code) == (SagaStatus.COMPENSATED, "insufficient_stock")
     assert all(level(world, sku).reserved == 0 for sku in "ABC")
     assert sent(world, "inventory")[3:] == [
-        "o-1.undo-reserveInventory.0A",
-        "o-1.undo-reserveInventory.2A",  # not answered yet: undone as well
+        f"o-1.{SCOPE}.undo-reserveInventory.0A",
+        f"o-1.{SCOPE}.undo-reserveInventory.2A",  # not answered yet: undone as well
     ]
     assert world.saga("o-1").steps[1].undo_answers in ("+ +", "+ =")
 
@@ -85,8 +89,10 @@ def test_what_is_not_answered_is_asked_again_under_the_same_id_and_then_undone()
     assert (saga.status, saga.code) == (SagaStatus.COMPENSATED, "timed_out")
     assert saga.undone == ("processPayment", "reserveInventory")
     assert saga.steps[2].attempt == 3
-    requests = [one for one in sent(world, "payment") if one.startswith("o-1.processPayment")]
-    assert requests == ["o-1.processPayment.0A"] * 3
+    requests = [
+        one for one in sent(world, "payment") if one.startswith(f"o-1.{SCOPE}.processPayment")
+    ]
+    assert requests == [f"o-1.{SCOPE}.processPayment.0A"] * 3
     assert world.states("payment", PaymentState)["o-1"].status is PaymentStatus.FAILED
     assert not world.gateway.ledger.book().charges
 
@@ -106,7 +112,7 @@ def test_a_refusal_that_may_pass_is_asked_again_after_a_pause_under_the_next_id(
     assert world.saga("o-1").steps[0].answers == "a"
     world.tick(501)
     settle(world)
-    assert sent(world, "user") == ["o-1.validateUser.0A", "o-1.validateUser.0B"]
+    assert sent(world, "user") == [f"o-1.{SCOPE}.validateUser.0A", f"o-1.{SCOPE}.validateUser.0B"]
     assert world.saga("o-1").status is SagaStatus.COMPLETED
 
 

@@ -25,13 +25,13 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from runtime.records import Headers, IncomingRecord
 from runtime.settings import Settings, networks
 from schemas.records import encode
-from schemas.webhook import WebhookSecret, message_id
+from schemas.webhook import WebhookSecret, former_message_id, message_id
 from tests.support.receiver import Answer as Said
 from tests.support.receiver import Receiver
 from tests.support.webhooks import OTHER_SECRET, SECRET
 from webhooks.addresses import NOT_GLOBAL, AddressRefused, check
 from webhooks.gate import MOST_CALLS, Gate
-from webhooks.message import Message, Unreadable, headers_of, message_of
+from webhooks.message import Message, Unreadable, headers_of, known_as, message_of
 from webhooks.policy import MOST_ATTEMPTS, Answer, Policy, Verdict, judge, seconds_to_wait
 from webhooks.posting import Poster
 
@@ -57,7 +57,8 @@ def record(
 
 def test_a_message_says_what_happened_to_what_and_when() -> None:
     message = message_of(record(), "order")
-    assert message.id == message_id("order", "o-1", 3)
+    assert message.id == message_id("t", "o-1", 3, "c-1:0", 1)
+    assert message.former_id == former_message_id("order", "o-1", 3)
     assert msgspec.json.decode(message.body) == {
         "type": "order.OrderShipped",
         "timestamp": "2023-11-14T22:13:20.123Z",
@@ -71,6 +72,29 @@ def test_a_message_says_what_happened_to_what_and_when() -> None:
         },
     }
     assert message_of(record(), "order") == message
+
+
+def test_the_same_event_of_another_pipeline_is_another_message() -> None:
+    """Another prefix, or the same topic made again and filled by the same commands."""
+    one = record()
+    others = [
+        one,
+        msgspec.structs.replace(one, topic="u"),
+        msgspec.structs.replace(one, occurred_at_ms=2),
+        record(id="c-2:0"),
+    ]
+    assert len({message_of(each, "order").id for each in others}) == len(others)
+
+
+def test_an_operator_may_name_an_event_as_an_older_release_did() -> None:
+    message = message_of(record(), "order")
+    former = known_as(message, message.former_id)
+    assert former is not None
+    assert (former.id, former.body) == (message.former_id, message.body)
+    assert known_as(message, message.id) == message
+    assert known_as(message, "evt_of_another") is None
+    assert message.is_among({message.former_id})
+    assert not message.is_among({"evt_of_another"})
 
 
 @pytest.mark.parametrize(
