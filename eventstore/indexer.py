@@ -24,6 +24,7 @@ from eventstore.index import Entries, IndexKeys, Place, worker_key
 from eventstore.progress import OnProgress, Watch
 from readmodels.steps import drive
 from runtime import kafka
+from runtime.condition import Condition
 from runtime.records import IncomingRecord, incoming
 from runtime.redis import is_cluster, new_line, pooled
 from runtime.settings import Settings
@@ -158,6 +159,7 @@ class Indexer:
     def run(self, stopping: threading.Event) -> None:
         """Index what comes until told to stop; while Redis is away, wait. Raises KafkaException."""
         assigned, beat_at = False, 0.0
+        redis = Condition("Redis")
         while not stopping.is_set():
             try:
                 if not assigned:
@@ -167,8 +169,9 @@ class Indexer:
                     beat_at = time.monotonic()
                     self._reads.run([("SET", self._worker_key, "1", "PX", WORKER_LIFE_MS)])
                 self._step(POLL_S)
+                redis.whole()
             except (RedisError, OSError) as fault:
-                logger.warning("Redis: %s; trying again", fault)
+                redis.broken(fault)
                 assigned = False  # what was read but not written is read again
                 stopping.wait(RETRY_S)
 

@@ -18,6 +18,7 @@ from orderflow.cli.output import Output, OutputOption, answers, moment, plain, p
 from orderflow.dead_letters import Desk, Letter, Order, Settlement
 from orderflow.dead_letters.letters import text_of
 from runtime.records import IncomingRecord
+from schemas.masking import masked_bytes
 
 app = typer.Typer(help="See and settle records that could not be handled.", no_args_is_help=True)
 
@@ -65,7 +66,7 @@ def show(letter_id: LetterId, output: OutputOption = Output.TABLE) -> None:
     record = desk.record(letter)
     if output is Output.JSON:
         marks = {name: text_of(v) for name, v in record.headers if isinstance(v, bytes)}
-        value = record.value or b""
+        value = masked_bytes(record.value or b"")
         bytes_ = {"value": _text(value), "hex": None if _text(value) is not None else value.hex()}
         print_json({**plain(letter), **bytes_, "headers": marks})
         return
@@ -149,7 +150,7 @@ def _lines(letter: Letter, record: IncomingRecord) -> list[str]:
     marks = {name: text_of(v) or "" for name, v in record.headers if isinstance(v, bytes)}
     trace = marks.pop("orderflow.errors.stacktrace", "")
     value = record.value or b""
-    text = _text(value[:SHOWN_BYTES])
+    text = _text(masked_bytes(value[:SHOWN_BYTES]))
     cut = f"… {len(value) - SHOWN_BYTES:,} bytes more" if len(value) > SHOWN_BYTES else ""
     return [
         f"dead letter {letter.id}: {'open' if letter.open else 'settled'}",
@@ -159,7 +160,7 @@ def _lines(letter: Letter, record: IncomingRecord) -> list[str]:
         *([held] if letter.open and letter.holds_key else []),
         "",
         f"{len(value):,} bytes" + ("" if text is not None else ", as hex") + ":",
-        value[:SHOWN_BYTES].hex(" ") if text is None else text,
+        masked_bytes(value[:SHOWN_BYTES]).hex(" ") if text is None else text,
         *([cut] if cut else []),
         "",
         *(f"{name}: {value}" for name, value in marks.items()),

@@ -18,10 +18,37 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from schemas.masking import masked, masked_bytes
+
 WIDTH_OF_A_FILE: Final = 140
 """Where no terminal says how wide it is, ids shall not be cut off."""
 
-errors = Console(stderr=True)
+
+class MaskingConsole(Console):
+    """Prints no secret: text, tables and JSON pass through ``masked``."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as ``Console`` does, secrets masked."""
+        super().print(*(_without_secrets(each) for each in objects), **options)
+
+    def print_json(self, json: str | None = None, **options: Any) -> None:
+        """Print as ``Console`` does, secrets masked."""
+        super().print_json(None if json is None else masked(json), **options)
+
+
+def _without_secrets(printed: Any) -> Any:
+    """Mask what is text already; the cells of a table are masked when it is made."""
+    if isinstance(printed, str):
+        return masked(printed)
+    return _masked_text(printed) if isinstance(printed, Text) else printed
+
+
+def _masked_text(text: Text) -> Text:
+    """Keep the style of what has no secret in it."""
+    return text if masked(text.plain) == text.plain else Text(masked(text.plain), text.style)
+
+
+errors = MaskingConsole(stderr=True)
 """Progress, logs and errors."""
 
 
@@ -37,21 +64,23 @@ OutputOption = Annotated[
 ]
 
 
-def answers() -> Console:
+def answers() -> MaskingConsole:
     """Standard output for people; made anew, because tests exchange the stream."""
     stream = sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else WIDTH_OF_A_FILE)
+    return MaskingConsole(file=stream, width=None if stream.isatty() else WIDTH_OF_A_FILE)
 
 
-def print_json(document: object) -> None:
-    """The one JSON document of a command."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(plain(document)), indent=2).decode())
+def print_json(document: object, *, reveal: bool = False) -> None:
+    """The one JSON document of a command. ``reveal``: it shows a secret that was made this moment."""
+    text = msgspec.json.format(msgspec.json.encode(plain(document)), indent=2).decode()
+    sys.stdout.write(text if reveal else masked(text))
     sys.stdout.write("\n")
 
 
 def write_json(path: Path, document: object) -> None:
     """A report that is too long to be shown. Raises OSError."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(plain(document)), indent=2) + b"\n")
+    text = msgspec.json.format(msgspec.json.encode(plain(document)), indent=2)
+    path.write_bytes(masked_bytes(text) + b"\n")
 
 
 def plain(value: object) -> Any:
@@ -86,14 +115,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 def _cell(value: object) -> str | Text:
     if isinstance(value, Text):
-        return value
+        return _masked_text(value)
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int) and not isinstance(value, Enum):
         return f"{value:,}"
-    return escape(str(value))
+    return escape(masked(str(value)))
 
 
 def money(minor: int, currency: str) -> str:

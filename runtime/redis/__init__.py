@@ -7,7 +7,7 @@ Everybody may import it. Two kinds of connections, each in both worlds, with and
 - `pooled`: shared by threads, retries by itself: right for reading, and for writes that may be repeated.
 
 Rooms: `connecting` (URL and options), `line` (one server), `slots` (which node of a cluster a command is for;
-pure), `cluster` (lines to a cluster), `pooled`.
+pure), `cluster` (lines to a cluster), `pooled`, `health`.
 """
 
 from runtime.redis.cluster import AsyncClusterLine, ClusterLine
@@ -18,11 +18,13 @@ from runtime.redis.connecting import (
     is_cluster,
     redis_url,
 )
+from runtime.redis.health import EVICTION_REMEDY, RedisHealth, redis_health
 from runtime.redis.line import AsyncLine, ClusterNotSaid, Command, Line, Reply, pack
 from runtime.redis.pooled import AsyncPooled, AsyncPooledLines, Pooled, PooledLines
 from runtime.settings import Settings
 
 __all__ = [
+    "EVICTION_REMEDY",
     "AsyncLine",
     "AsyncPooled",
     "AsyncPooledLines",
@@ -31,6 +33,7 @@ __all__ = [
     "Line",
     "Pooled",
     "PooledLines",
+    "RedisHealth",
     "RedisNotConfigured",
     "Reply",
     "connect",
@@ -41,6 +44,7 @@ __all__ = [
     "pack",
     "pooled",
     "pooled_async",
+    "redis_health",
     "redis_url",
 ]
 
