@@ -5,7 +5,7 @@ the middle of a decision; before a partition goes, ``before_release`` ends the t
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from processors import erasure
 from processors.decider import Decider
 from processors.restore import Restorer
 from processors.state_store import Marker, PartitionCopy, PartitionState
@@ -24,6 +25,7 @@ from processors.transaction import NextOffsets
 from runtime import kafka, topic_admin
 from runtime.records import OutgoingRecord
 from runtime.settings import Settings
+from schemas.topics import PERSONAL
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +70,8 @@ class OwnedPartitions:
         self._paused: dict[Place, TopicPartition] = {}
         """Those that wait for their state, and where each will be read from."""
         self._without_offset: set[Place] = set()
+        self._abandoned = erasure.AbandonedCopies(directory)
+        self._rolled_at_ms: dict[Place, int] = {}
 
     @property
     def restoring(self) -> bool:
@@ -120,12 +124,31 @@ class OwnedPartitions:
 
     def due(self, now_ms: int) -> list[OutgoingRecord]:
         """What time has made due on the partitions that are ready; epoch milliseconds."""
+        self._abandoned.remove_if_due({self._copy(*place) for place in self._stores})
+        ready = [place for place in self._deciders if place not in self._paused]
         return [
             record
-            for place, decider in self._deciders.items()
-            if place not in self._paused
-            for record in decider.due(now_ms)
+            for place in ready
+            for record in (*self._deciders[place].due(now_ms), *self._rolls(place, now_ms))
         ]
+
+    def _rolls(self, place: Place, now_ms: int) -> Iterator[OutgoingRecord]:
+        """Records that close the segments of an idle partition with people's data: they can be compacted."""
+        topic, partition = place
+        aggregate, store = self._aggregate(topic), self._stores[place]
+        if aggregate not in PERSONAL:
+            return
+        for name, copy in (
+            (self._topics.events(aggregate), store.states),
+            (self._topics.parked(aggregate), store.parked),
+        ):
+            rolled_at_ms = self._rolled_at_ms.get((name, partition), 0)
+            if erasure.needs_record(copy.written_at_ms, rolled_at_ms, now_ms):
+                self._rolled_at_ms[name, partition] = now_ms
+                yield OutgoingRecord(name, partition, erasure.ROLL_KEY, None, [])
+
+    def _copy(self, topic: str, partition: int) -> Path:
+        return self._directory / f"{self._aggregate(topic)}-{partition}"
 
     def seal(self) -> list[OutgoingRecord]:
         """A transaction begins: what is decided from now on belongs to the next one. Returns what the
@@ -182,11 +205,12 @@ class OwnedPartitions:
         for topic, partition in places:
             aggregate = self._aggregate(topic)
             store = PartitionState(
-                self._directory / f"{aggregate}-{partition}",
+                self._copy(topic, partition),
                 ids[self._topics.events(aggregate)],
                 ids[self._topics.outcomes(aggregate)],
                 ids[self._topics.parked(aggregate)],
                 self._marker,
+                personal=aggregate in PERSONAL,
             )
             self._stores[topic, partition] = store
             self._deciders[topic, partition] = self._new_decider(topic, partition, store)

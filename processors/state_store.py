@@ -98,11 +98,14 @@ class PartitionCopy:
         topic_id: str,
         ttl_ms: int | None = None,
         marker: Marker | None = None,
+        *,
+        erases: bool = False,
     ) -> None:
         """Opens it; a copy of another topic, or one too old to trust, is dropped and starts anew.
 
-        ``marker``: what ``marked`` finds again.
+        ``marker``: what ``marked`` finds again. ``erases``: what is deleted goes off the disk at once.
         """
+        self._erases = erases
         self._directory = directory
         self._marker = marker
         self._topic_id = topic_id
@@ -116,6 +119,16 @@ class PartitionCopy:
         """First offset of the topic that is not in here; None when it is empty."""
         checkpoint = self._checkpoint()
         return None if checkpoint is None else checkpoint.offset
+
+    @property
+    def written_at_ms(self) -> int | None:
+        """When something was written last, epoch milliseconds; None when it is empty."""
+        checkpoint = self._checkpoint()
+        return None if checkpoint is None else checkpoint.written_at_ms
+
+    def __contains__(self, key: bytes) -> bool:
+        """True if a key has a value."""
+        return self._db.get(key) is not None
 
     def get(self, key: bytes) -> bytes | None:
         """The newest committed value of a key."""
@@ -141,7 +154,11 @@ class PartitionCopy:
                 batch.put(key, value)
         if self._marker is not None:
             self._mark(batch, changes, self._marker)
-        forgotten = [key for key, value in changes.items() if value and value.startswith(ERASING)]
+        forgotten = [
+            key
+            for key, value in changes.items()
+            if (value.startswith(ERASING) if value else self._erases and key in self)
+        ]
         if forgotten:
             # Before the checkpoint: killed in between, this is read from the topic and done again.
             self._db.write(batch)
@@ -235,12 +252,15 @@ class PartitionState:
         outcomes_topic_id: str,
         parked_topic_id: str,
         marker: Marker | None = None,
+        *,
+        personal: bool = False,
     ) -> None:
+        """``personal``: commands that waited leave nothing on the disk."""
         self.states = PartitionCopy(directory / "states", events_topic_id, marker=marker)
         self.inbox = PartitionCopy(
             directory / "inbox", outcomes_topic_id, ttl_ms=IDEMPOTENCY_WINDOW_MS
         )
-        self.parked = PartitionCopy(directory / "parked", parked_topic_id)
+        self.parked = PartitionCopy(directory / "parked", parked_topic_id, erases=personal)
 
     @property
     def empty(self) -> bool:

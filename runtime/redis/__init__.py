@@ -21,6 +21,7 @@ from runtime.redis.connecting import (
 from runtime.redis.health import EVICTION_REMEDY, RedisHealth, redis_health
 from runtime.redis.line import AsyncLine, ClusterNotSaid, Command, Line, Reply, pack
 from runtime.redis.pooled import AsyncPooled, AsyncPooledLines, Pooled, PooledLines
+from runtime.redis.rewriting import Rewrite, rewrite_append_only
 from runtime.settings import Settings
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "RedisHealth",
     "RedisNotConfigured",
     "Reply",
+    "Rewrite",
     "connect",
     "connect_async",
     "is_cluster",
@@ -46,6 +48,7 @@ __all__ = [
     "pooled_async",
     "redis_health",
     "redis_url",
+    "rewrite_append_only",
 ]
 
 

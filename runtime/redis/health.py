@@ -17,6 +17,8 @@ EVICTION_REMEDY: Final = (
     " the parameter maxmemory-policy."
 )
 
+_STATUSES: Final = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status")
+_REWRITING: Final = ("aof_rewrite_in_progress", "aof_rewrite_scheduled")
 _FIRST_SECTION: Final = "# Server"
 
 
@@ -29,6 +31,7 @@ class RedisHealth:
     limit: int
     append_only: bool
     writes_fail: bool
+    rewriting: bool = False
 
     @property
     def evicts(self) -> bool:
@@ -59,11 +62,12 @@ def _servers(text: str) -> list[dict[str, str]]:
 
 
 def _health(said: dict[str, str]) -> RedisHealth:
-    failed = {said.get(name, "ok") for name in ("aof_last_write_status", "rdb_last_bgsave_status")}
+    failed = {said.get(name, "ok") for name in _STATUSES}
     return RedisHealth(
         policy=said.get("maxmemory_policy", ""),
         used=int(said.get("used_memory", "0")),
         limit=int(said.get("maxmemory", "0")),
         append_only=said.get("aof_enabled") == "1",
         writes_fail=failed != {"ok"},
+        rewriting="1" in (said.get(name) for name in _REWRITING),
     )
