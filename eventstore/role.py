@@ -14,7 +14,7 @@ from eventstore.indexer import Indexer
 from eventstore.progress import OnProgress
 from runtime.kafka import KafkaNotConfigured
 from runtime.redis import is_cluster, new_line
-from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
+from runtime.role import EXIT_OK, EXIT_REFUSED, begin_role
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit
 
@@ -25,7 +25,7 @@ _AT_ONCE = 1_000
 
 def run_indexer(settings: Settings, *, rebuild: bool = False) -> int:
     """Runs until SIGTERM or SIGINT and returns the exit code. Call it from the main thread."""
-    log_to_stderr(settings)
+    begin_role(settings)
     stopping = threading.Event()
 
     def stop(_: int, __: FrameType | None) -> None:

@@ -6,6 +6,7 @@ follow, and looks for what it cannot reach.
 
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Final
 
 import msgspec
@@ -15,16 +16,18 @@ from confluent_kafka.admin import AdminClient
 from eventstore import EventStore, RecordedEvent
 from eventstore.progress import OnProgress, Watch
 from orderflow.lag import wait_for_views
+from readmodels.erasing import erase_from_kept
 from runtime import kafka
 from runtime.client import CommandClient, OutgoingCommand
 from runtime.records import IncomingRecord, incoming
+from runtime.redis import Rewrite, new_line, rewrite_append_only
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas import headers
 from schemas.ids import PART_SEPARATOR
 from schemas.personal import FORGOTTEN, personal_fields
 from schemas.records import Outcome, encode
-from schemas.topics import ERASED_WITHIN_MS
+from schemas.topics import ERASED_WITHIN_MS, LATEST_LOOK_MS, SEGMENT_DEFAULT_MS, TopicSpec
 from schemas.user import EVENTS
 
 USER: Final = "user"
@@ -66,6 +69,25 @@ def forget_user(
     return outcome
 
 
+def erase_from_redis(settings: Settings, user_id: str, timeout_s: float) -> tuple[Remainder, ...]:
+    """Erase a forgotten user from what Redis keeps beside the live view; returns what could not be.
+
+    Raises RedisError.
+    """
+    erase_from_kept(settings, user_id)
+    with closing(new_line(settings)) as line:
+        came = rewrite_append_only(line, timeout_s)
+    if came in (Rewrite.DONE, Rewrite.NO_FILE):
+        return ()
+    return (Remainder("Redis: append-only file", _NOT_REWRITTEN[came], None),)
+
+
+_NOT_REWRITTEN: Final = {
+    Rewrite.RUNNING: "commands as they were written; it is being rewritten: repeat this to see it gone",
+    Rewrite.REFUSED: "commands as they were written, until Redis rewrites it; it refuses BGREWRITEAOF",
+}
+
+
 def remains(
     settings: Settings, user_id: str, on_progress: OnProgress | None = None
 ) -> tuple[Remainder, ...]:
@@ -83,13 +105,31 @@ def remains(
 
 
 def _expiring(settings: Settings, forgotten_at_ms: int) -> Iterator[Remainder]:
+    """What goes by itself. Everything else was written before the user was forgotten."""
     topics = topics_of(settings)
     specs = {spec.name: spec for spec in topics.specs()}
     commands = topics.commands(USER)
-    life_ms = int(specs[commands].config["retention.ms"])
-    yield Remainder(commands, "commands as they were sent", forgotten_at_ms + life_ms)
-    until_ms = forgotten_at_ms + ERASED_WITHIN_MS
-    yield Remainder(topics.events(USER), "replaced records, until the topic is cleaned", until_ms)
+    gone_ms = forgotten_at_ms + expires_within_ms(specs[commands])
+    yield Remainder(commands, "commands as they were sent", gone_ms)
+    compacted_ms = forgotten_at_ms + ERASED_WITHIN_MS + LATEST_LOOK_MS
+    for topic, what in (
+        (topics.events(USER), "replaced records, until the topic is cleaned"),
+        (topics.parked(USER), "commands that have waited, until the topic is cleaned"),
+    ):
+        yield Remainder(topic, what, compacted_ms)
+    yield Remainder(
+        "ORDERFLOW_HOME of processors",
+        "local copies of partitions that went to another processor",
+        compacted_ms,
+    )
+
+
+def expires_within_ms(spec: TopicSpec) -> int:
+    """How long a record of a topic with retention may stay. Kafka deletes whole segments, by the newest
+    record in them, and looks every few minutes.
+    """
+    segment_ms = int(spec.config.get("segment.ms", SEGMENT_DEFAULT_MS))
+    return int(spec.config["retention.ms"]) + segment_ms + LATEST_LOOK_MS
 
 
 def _in_the_clear(settings: Settings, events: tuple[RecordedEvent, ...]) -> Iterator[Remainder]:

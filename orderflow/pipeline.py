@@ -19,10 +19,11 @@ from orderflow.servers import (
     wants_embedded,
     with_address,
 )
-from orderflow.supervisor import Child, Supervisor, role
+from orderflow.supervisor import LOG_LIMIT_BYTES, Child, Supervisor, role
 from runtime import topic_admin
 from runtime.embedded import EmbeddedServers
 from runtime.embedded.ports import free_port
+from runtime.private_files import keep_small, secure_home
 from runtime.settings import Settings
 
 ROLE_ARGUMENTS: Final = {"webhooks": ("deliver",)}
@@ -69,6 +70,7 @@ class Pipeline:
             for server in (self.servers.kafka, self.servers.redis):
                 if not server.running:
                     server.start()
+                keep_small(server.log, LOG_LIMIT_BYTES)
         self.supervisor.look_after()
 
 
@@ -81,6 +83,7 @@ def running_pipeline(
     Raises EmbeddedServerError, KafkaException, RedisError, TopicsUnfit; then nothing is left
     running.
     """
+    secure_home(settings.home)
     with ExitStack() as stack:
         servers = None
         if wants_embedded(settings):

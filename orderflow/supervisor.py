@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from runtime.private_files import OWNER_ONLY, keep_small, open_private
+
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses before the first, second … restart in a row; the last one from then on."""
 
@@ -26,6 +28,10 @@ STOP_WITHIN_S: Final = 20.0
 """How long a child may take to finish its transaction or batch after SIGTERM, before SIGKILL."""
 
 TAIL_BYTES: Final = 2_000
+
+LOG_LIMIT_BYTES: Final = 10_000_000
+"""A longer log is moved to ``NAME.log.1``: of each role there is at most twice as much."""
+
 SUPERVISED: Final = "ORDERFLOW_SUPERVISED"
 
 
@@ -65,8 +71,9 @@ class Child:
 
     def start(self) -> None:
         """Starts the process; its output is appended to the log."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
+        self.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        log = open_private(self.log)
+        try:
             self._process = subprocess.Popen(
                 self._argv,
                 env=self._environment,
@@ -74,11 +81,15 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                umask=OWNER_ONLY,
             )
+        finally:
+            os.close(log)
         self._started_at = time.monotonic()
 
     def look_after(self) -> None:
-        """Notes that it ended; starts it again when its pause is over."""
+        """Notes that it ended; starts it again when its pause is over. Keeps its log small."""
+        keep_small(self.log, LOG_LIMIT_BYTES)
         now = time.monotonic()
         if self._process is None:
             if now >= self._start_again_at:

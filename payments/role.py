@@ -9,7 +9,7 @@ from confluent_kafka import KafkaException
 from payments.http_gateway import HttpGateway
 from payments.outbox import PaymentsOutbox
 from runtime.kafka import KafkaNotConfigured
-from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
+from runtime.role import EXIT_OK, EXIT_REFUSED, begin_role
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit
 
@@ -25,7 +25,7 @@ class GatewayNotConfigured(RuntimeError):
 
 def run_payments(settings: Settings) -> int:
     """Runs until SIGTERM or SIGINT and returns the exit code. Call it from the main thread."""
-    log_to_stderr(settings)
+    begin_role(settings)
     try:
         asyncio.run(_run(settings))
     except (GatewayNotConfigured, KafkaException, KafkaNotConfigured, TopicsUnfit) as refusal:

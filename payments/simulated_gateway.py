@@ -28,7 +28,7 @@ from payments.gateway import Charge, Declined, GatewayUnavailable, KeyReused
 from payments.http_gateway import KEY_HEADER
 from payments.ledger import Ledger, LedgerInUse
 from payments.simulation import AnswerLost, KeyInProgress, SimulatedGateway
-from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
+from runtime.role import EXIT_OK, EXIT_REFUSED, begin_role
 from runtime.settings import Settings
 from schemas.decoding import decoder
 
@@ -61,7 +61,7 @@ def address_file(settings: Settings) -> Path:
 
 def run_gateway(settings: Settings, port: int, host: str = LOOPBACK) -> int:
     """Serves until SIGTERM or SIGINT and returns the exit code. Port 0: any that is free."""
-    log_to_stderr(settings)
+    begin_role(settings)
     try:
         return asyncio.run(_run(settings, host, port))
     except (LedgerInUse, OSError) as refusal:

@@ -5,7 +5,7 @@ the middle of a decision; before a partition goes, ``before_release`` ends the t
 """
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from processors import decided, evidence, starts
+from processors import decided, erasure, evidence, starts
 from processors.decided import Decided
 from processors.decider import Decider
 from processors.expiry import Expiry
@@ -27,6 +27,7 @@ from processors.transaction import NextOffsets
 from runtime import kafka, topic_admin
 from runtime.records import OutgoingRecord
 from runtime.settings import Settings
+from schemas.topics import PERSONAL
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ class OwnedPartitions:
         self._ends: dict[Place, int] = {}
         """Where a partition ended, when all before that had been read."""
         self._unnoted: set[Place] = set()
+        self._abandoned = erasure.AbandonedCopies(directory)
+        self._rolled_at_ms: dict[Place, int] = {}
 
     @property
     def restoring(self) -> bool:
@@ -151,12 +154,28 @@ class OwnedPartitions:
 
     def due(self, now_ms: int) -> list[OutgoingRecord]:
         """What time has made due on the partitions that are ready; epoch milliseconds."""
+        self._abandoned.remove_if_due({self._directory_of(place) for place in self._stores})
+        ready = [place for place in self._deciders if place not in self._paused]
         return [
             record
-            for place, decider in self._deciders.items()
-            if place not in self._paused
-            for record in decider.due(now_ms)
+            for place in ready
+            for record in (*self._deciders[place].due(now_ms), *self._rolls(place, now_ms))
         ]
+
+    def _rolls(self, place: Place, now_ms: int) -> Iterator[OutgoingRecord]:
+        """Records that close the segments of an idle partition with people's data: they can be compacted."""
+        topic, partition = place
+        aggregate, store = self._aggregate(topic), self._stores[place]
+        if aggregate not in PERSONAL:
+            return
+        for name, copy in (
+            (self._topics.events(aggregate), store.states),
+            (self._topics.parked(aggregate), store.parked),
+        ):
+            rolled_at_ms = self._rolled_at_ms.get((name, partition), 0)
+            if erasure.needs_record(copy.written_at_ms, rolled_at_ms, now_ms):
+                self._rolled_at_ms[name, partition] = now_ms
+                yield OutgoingRecord(name, partition, erasure.ROLL_KEY, None, [])
 
     def seal(self) -> list[OutgoingRecord]:
         """A transaction begins: what is decided from now on belongs to the next one. Returns what the
@@ -259,6 +278,7 @@ class OwnedPartitions:
                 ids[self._topics.outcomes(aggregate)],
                 ids[self._topics.parked(aggregate)],
                 self._marker,
+                personal=aggregate in PERSONAL,
             )
             self._stores[topic, partition] = store
             self._deciders[topic, partition] = self._new_decider(topic, partition, store)

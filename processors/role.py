@@ -14,7 +14,7 @@ from processors.restore import RestoreStalled
 from processors.slot import NoFreeSlot
 from runtime import watchdog
 from runtime.kafka import KafkaNotConfigured
-from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
+from runtime.role import EXIT_OK, EXIT_REFUSED, begin_role
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit
 
@@ -33,7 +33,7 @@ def run_reactor(settings: Settings) -> int:
 
 
 def _run(settings: Settings, processor: Processor | Reactor) -> int:
-    log_to_stderr(settings)
+    begin_role(settings)
 
     def stop(_: int, __: FrameType | None) -> None:
         processor.stop()

@@ -118,12 +118,14 @@ class PartitionCopy:
         marker: Marker | None = None,
         *,
         expires: bool = False,
+        erases: bool = False,
     ) -> None:
         """Opens it; a copy of another topic, or one too old to trust, is dropped and starts anew.
 
         ``marker``: what ``marked`` finds again. ``expires``: its topic is not compacted but has a retention;
-        ``forget_before`` follows it.
+        ``forget_before`` follows it. ``erases``: what is deleted goes off the disk at once.
         """
+        self._erases = erases
         self._directory = directory
         self._marker = marker
         self._topic_id = topic_id
@@ -139,6 +141,16 @@ class PartitionCopy:
         """First offset of the topic that is not in here; None when it is empty."""
         checkpoint = self._checkpoint()
         return None if checkpoint is None else checkpoint.offset
+
+    @property
+    def written_at_ms(self) -> int | None:
+        """When something was written last, epoch milliseconds; None when it is empty."""
+        checkpoint = self._checkpoint()
+        return None if checkpoint is None else checkpoint.written_at_ms
+
+    def __contains__(self, key: bytes) -> bool:
+        """True if a key has a value."""
+        return self._db.get(key) is not None
 
     def get(self, key: bytes) -> bytes | None:
         """The newest committed value of a key. Raises StoreFailed."""
@@ -180,7 +192,11 @@ class PartitionCopy:
             self._mark(batch, changes, self._marker)
         if self._expires and changes:
             batch.put(_WRITTEN + next_offset.to_bytes(8, "big"), msgspec.msgpack.encode([*changes]))
-        forgotten = [key for key, value in changes.items() if value and value.startswith(ERASING)]
+        forgotten = [
+            key
+            for key, value in changes.items()
+            if (value.startswith(ERASING) if value else self._erases and key in self)
+        ]
         if forgotten:
             # Before the checkpoint: killed in between, this is read from the topic and done again.
             self._db.write(batch)
@@ -324,12 +340,15 @@ class PartitionState:
         outcomes_topic_id: str,
         parked_topic_id: str,
         marker: Marker | None = None,
+        *,
+        personal: bool = False,
     ) -> None:
+        """``personal``: commands that waited leave nothing on the disk."""
         self.states = PartitionCopy(directory / "states", events_topic_id, marker=marker)
         self.inbox = PartitionCopy(directory / "outcomes", outcomes_topic_id, expires=True)
         # A release before had it here, expiring by the local clock, with a time at the end of each value.
         shutil.rmtree(directory / "inbox", ignore_errors=True)
-        self.parked = PartitionCopy(directory / "parked", parked_topic_id)
+        self.parked = PartitionCopy(directory / "parked", parked_topic_id, erases=personal)
 
     @property
     def empty(self) -> bool:

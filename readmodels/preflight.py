@@ -13,7 +13,7 @@ from readmodels.positions import TopicPart
 from readmodels.steps import drive
 from readmodels.views import View, by_topic
 from runtime import kafka, topic_admin
-from runtime.redis import is_cluster, new_line
+from runtime.redis import EVICTION_REMEDY, Line, is_cluster, new_line, redis_health
 from runtime.settings import Settings
 
 ANSWER_WITHIN_S: Final = 30.0
@@ -24,8 +24,8 @@ class Refused(RuntimeError):
 
 
 def check(settings: Settings, views: Sequence[View]) -> dict[str, str]:
-    """The topics are as they should be and those that the views were made from, and each position lies
-    within its partition. Returns the id of each events topic.
+    """The topics are as they should be and those that the views were made from, Redis evicts nothing, and
+    each position lies within its partition. Returns the id of each events topic.
 
     Raises Refused, topic_admin.TopicsUnfit, KafkaException or RedisError.
     """
@@ -34,6 +34,7 @@ def check(settings: Settings, views: Sequence[View]) -> dict[str, str]:
     ids = topic_admin.topic_ids(settings, list(by_topic(topics, views)))
     line, spread = new_line(settings), is_cluster(settings)
     try:
+        _check_eviction(line)
         live = drive(line, positions.live(settings.topic_prefix, views))
         keys = [Keys(settings.topic_prefix, view.name, live[view.name], spread) for view in views]
         stored = drive(line, positions.read(keys))
@@ -67,6 +68,16 @@ def watermarks(settings: Settings, views: Sequence[View]) -> dict[TopicPart, tup
         return found
     finally:
         consumer.close()
+
+
+def _check_eviction(line: Line) -> None:
+    """A view with holes is worse than none: nobody notices."""
+    evicting = {server.policy for server in redis_health(line) if server.evicts}
+    if evicting:
+        raise Refused(
+            f"Redis has the eviction policy {', '.join(sorted(evicting))}: when memory is short it would"
+            f" throw rows of the views away, and nobody would notice. {EVICTION_REMEDY}"
+        )
 
 
 def _check_topic(view: View, topic: str, claimed: str, actual: str) -> None:

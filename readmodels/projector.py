@@ -17,7 +17,7 @@ from readmodels import preflight
 from readmodels.views import View, named
 from runtime.kafka import KafkaNotConfigured
 from runtime.redis import RedisNotConfigured
-from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
+from runtime.role import EXIT_OK, EXIT_REFUSED, begin_role
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit
 from runtime.topic_watch import TopicWatch
@@ -152,7 +152,7 @@ def _give_up() -> None:
 
 def _log(settings: Settings) -> None:
     """Our own lines at the level of the settings; the libraries' only from warnings on."""
-    log_to_stderr(settings)
+    begin_role(settings)
     for name in _NOISY:
         logging.getLogger(name).setLevel(
             logging.DEBUG if settings.log_level == "DEBUG" else logging.WARNING

@@ -20,7 +20,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from runtime import watchdog
+from runtime import kafka_log, watchdog
 from runtime.settings import Settings, kafka_options
 from schemas.topics import MAX_RECORD_BYTES
 
@@ -78,12 +78,12 @@ def connection(settings: Settings) -> dict[str, Any]:
     ):
         if path is not None:
             options[option] = str(path)
-    return options | kafka_options()
+    return options | kafka_log.log_options() | kafka_options()
 
 
 def admin(settings: Settings) -> dict[str, Any]:
-    """For topics and offsets."""
-    return connection(settings)
+    """For topics and offsets. Its calls raise what is wrong; its own lines would wait for a poll for ever."""
+    return connection(settings) | {"log_level": 0}
 
 
 def producer(settings: Settings) -> dict[str, Any]:

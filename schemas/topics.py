@@ -63,10 +63,19 @@ ERASED_WITHIN_MS: Final = _DAY_MS
 to look at it. What is forgotten is unreadable from then on, for the key went with the record.
 """
 
-PERSONAL: Final = frozenset({"user"})
-"""Aggregates whose states hold personal data."""
+LATEST_LOOK_MS: Final = _HOUR_MS
+"""How much later than due the brokers and processors get to it: both look more often than that."""
 
-_ERASED: Final = _COMPACTED | {"max.compaction.lag.ms": str(ERASED_WITHIN_MS)}
+SEGMENT_DEFAULT_MS: Final = 7 * _DAY_MS
+"""Kafka's own ``segment.ms``. Retention deletes whole segments, so a record stays for up to that longer."""
+
+PERSONAL: Final = frozenset({"user"})
+"""Aggregates whose states and commands hold personal data."""
+
+_ERASED: Final = _COMPACTED | {
+    "max.compaction.lag.ms": str(ERASED_WITHIN_MS),
+    "segment.ms": str(_HOUR_MS),  # only a closed segment is compacted
+}
 _FOR_EVER: Final = {
     "cleanup.policy": "delete",
     "retention.ms": "-1",
@@ -166,7 +175,7 @@ class Topics:
             yield TopicSpec(
                 self.outcomes(aggregate), self.partitions, _expires(OUTCOMES_RETENTION_MS)
             )
-            yield TopicSpec(self.parked(aggregate), self.partitions, _COMPACTED)
+            yield TopicSpec(self.parked(aggregate), self.partitions, compacted)
         replies = _expires(REPLIES_RETENTION_MS, REPLIES_SEGMENT_MS)
         yield TopicSpec(self.replies, self.reply_partitions, replies)
         yield TopicSpec(self.webhook_deliveries, self.partitions, _expires(DELIVERIES_RETENTION_MS))

@@ -263,6 +263,13 @@ def _engine(url: URL) -> Engine:
 def _connect_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # transactions begin where `_begin_sqlite` says
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(
+        "PRAGMA secure_delete = ON"
+    )  # a row that is deleted leaves no name in the file
+    (cleaned,) = connection.execute("PRAGMA user_version").fetchone()
+    if not cleaned:  # pages that an older release has freed
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA user_version = 1")
 
 
 def _begin_sqlite(connection: Connection) -> None:

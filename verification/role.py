@@ -19,10 +19,11 @@ from confluent_kafka import KafkaException
 from redis.exceptions import RedisError
 
 from readmodels.keys import verified_key
+from runtime.condition import Condition
 from runtime.kafka import KafkaNotConfigured
 from runtime.reading import NoEnd
 from runtime.redis import RedisNotConfigured, pooled
-from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
+from runtime.role import EXIT_OK, EXIT_REFUSED, begin_role
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit, topic_ids, topics_of
 from runtime.topic_watch import TopicWatch
@@ -53,7 +54,7 @@ class Verified(msgspec.Struct, frozen=True):
 
 def run_verifier(settings: Settings, per_s: int = PER_S) -> int:
     """Verify until SIGTERM or SIGINT; returns the exit code. Call it from the main thread."""
-    log_to_stderr(settings)
+    begin_role(settings)
     stop = threading.Event()
 
     def ask_to_stop(_: int, __: FrameType | None) -> None:
@@ -63,11 +64,13 @@ def run_verifier(settings: Settings, per_s: int = PER_S) -> int:
         signal.signal(number, ask_to_stop)
     logger.info("verifier is running, %d records and rows a second", per_s)
     topics: TopicWatch | None = None
+    servers = Condition("Kafka and Redis")
     while not stop.is_set():
         try:
             topics = topics or _topic_watch(settings)
             topics.look()
             report = verify(settings, pace=Pace(per_s, stop, topics.look))
+            servers.whole()
             _tell(settings, report)
             pause = BETWEEN_PASSES_S
         except Stopped:
@@ -76,7 +79,7 @@ def run_verifier(settings: Settings, per_s: int = PER_S) -> int:
             logger.error("%s", refusal)
             return EXIT_REFUSED
         except (KafkaException, RedisError, NoEnd, OSError) as fault:
-            logger.warning("%s: %s; trying again", type(fault).__name__, fault)
+            servers.broken(fault)
             pause = AFTER_FAULT_S
         stop.wait(pause)
     return EXIT_OK

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException
 
 from runtime import topic_admin
 from runtime.kafka import KafkaNotConfigured
-from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
+from runtime.role import EXIT_OK, EXIT_REFUSED, begin_role
 from runtime.settings import Settings, networks
 from runtime.topic_admin import TopicsUnfit, topics_of
 from schemas.topics import AGGREGATES
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 def run_webhooks(settings: Settings) -> int:
     """Runs until SIGTERM or SIGINT and returns the exit code. Call it from the main thread."""
-    log_to_stderr(settings)
+    begin_role(settings)
     try:
         asyncio.run(_run(settings))
     except (KafkaException, KafkaNotConfigured, TopicsUnfit) as refusal:

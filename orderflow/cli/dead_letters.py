@@ -28,6 +28,7 @@ from orderflow.cli.streams import read_input
 from orderflow.dead_letters import Desk, Letter, Order, Settlement
 from orderflow.dead_letters.letters import text_of
 from runtime.records import IncomingRecord
+from schemas.masking import masked_bytes
 
 app = typer.Typer(help="See and settle records that could not be handled.", no_args_is_help=True)
 
@@ -76,7 +77,7 @@ def show(letter_id: LetterId, output: OutputOption = Output.TABLE) -> None:
     record = desk.record(letter)
     if output is Output.JSON:
         marks = {name: text_of(v) for name, v in record.headers if isinstance(v, bytes)}
-        value = record.value or b""
+        value = masked_bytes(record.value or b"")
         bytes_ = {"value": _text(value), "hex": None if _text(value) is not None else value.hex()}
         print_json({**plain(letter), **bytes_, "headers": marks})
         return
@@ -161,8 +162,7 @@ def _lines(letter: Letter, record: IncomingRecord) -> list[str]:
     marks = {name: text_of(v) or "" for name, v in record.headers if isinstance(v, bytes)}
     trace = marks.pop("orderflow.errors.stacktrace", "")
     value = record.value or b""
-    text = _text(value)
-    shown = value[:SHOWN_BYTES].hex(" ") if text is None else text[:SHOWN_BYTES]
+    text = _text(masked_bytes(value[:SHOWN_BYTES]))
     cut = f"… cut here, of {len(value):,} bytes" if len(value) > SHOWN_BYTES else ""
     return [
         f"dead letter {letter.id}: {'open' if letter.open else 'settled'}",
@@ -172,7 +172,7 @@ def _lines(letter: Letter, record: IncomingRecord) -> list[str]:
         *([held] if letter.open and letter.holds_key else []),
         "",
         f"{len(value):,} bytes" + ("" if text is not None else ", as hex") + ":",
-        shown,
+        masked_bytes(value[:SHOWN_BYTES]).hex(" ") if text is None else text,
         *([cut] if cut else []),
         "",
         *(f"{name}: {value}" for name, value in marks.items()),

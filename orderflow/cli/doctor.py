@@ -1,7 +1,7 @@
 """`orderflow doctor`: what was found, what is missing, and how to mend it."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +22,8 @@ from runtime.embedded import EmbeddedServerError
 from runtime.embedded.jars import LOCK_FILE, cache_folder, parse_lock
 from runtime.embedded.java import find_java
 from runtime.embedded.redis import find_redis_server
+from runtime.private_files import others_can_read
+from runtime.redis import EVICTION_REMEDY, RedisHealth, new_line, redis_health
 from runtime.settings import Settings
 from runtime.topic_admin import TopicState
 from schemas.webhook import WebhookStatus
@@ -29,6 +31,9 @@ from webhooks import reading
 
 LOOK_FOR_S = 4.0
 ENOUGH_DISK = 2 * 1024**3
+MEMORY_SHORT = 0.8
+"""Share of its limit from which on Redis' memory is worth a word."""
+EVICTION = "redis eviction"
 
 
 class Mark(StrEnum):
@@ -50,7 +55,7 @@ class Finding:
 
 
 def doctor(output: OutputOption = Output.TABLE) -> None:
-    """Say what was found and what is missing; exit code 3 when Kafka or Redis is, 5 for the topics."""
+    """Say what was found and what is missing; exit code 3: Kafka or Redis, 5: topics or eviction."""
     settings = read_settings()
     findings = list(_examine(settings))
     if output is Output.JSON:
@@ -61,7 +66,7 @@ def doctor(output: OutputOption = Output.TABLE) -> None:
         columns = ("what", "", "found", "how to mend it")
         answers().show(table("What was found", columns, rows))
     bad = {finding.what for finding in findings if finding.mark is Mark.BAD}
-    if bad - {"topics"}:
+    if bad - {"topics", EVICTION}:
         raise quit_with(Exit.UNREACHABLE)
     if bad:
         raise quit_with(Exit.UNFIT)
@@ -80,6 +85,8 @@ def _examine(settings: Settings) -> Iterator[Finding]:
     yield kafka
     redis_found = _redis(found)
     yield redis_found
+    if redis_found.mark is Mark.OK:
+        yield from _redis_health(found)
     if kafka.mark is not Mark.OK:
         return
     topics = _topics(found)
@@ -98,6 +105,9 @@ def _home(home: Path) -> Finding:
         place = place.parent
     free = shutil.disk_usage(place).free
     text = f"{home}, {free / 1024**3:.1f} GiB free"
+    if home.exists() and others_can_read(home):
+        remedy = f"`chmod 700 {home}`: it holds names, addresses and keys."
+        return Finding("home", Mark.NOTE, f"{text}, others can read it", remedy)
     if free < ENOUGH_DISK:
         return Finding("home", Mark.NOTE, text, "Free some space, or set ORDERFLOW_HOME.")
     return Finding("home", Mark.OK, text)
@@ -139,6 +149,46 @@ def _redis(settings: Settings) -> Finding:
     except redis.RedisError as error:
         return Finding("redis", Mark.BAD, str(error), "Check REDIS_URL, and that it is up.")
     return Finding("redis", Mark.OK, f"version {version}")
+
+
+def _redis_health(settings: Settings) -> Iterator[Finding]:
+    """Whether it keeps what it is given; of a cluster, each master."""
+    with closing(new_line(settings)) as line:
+        servers = redis_health(line)
+    evicting = sorted({server.policy for server in servers if server.evicts})
+    if evicting:
+        yield Finding(EVICTION, Mark.BAD, ", ".join(evicting), EVICTION_REMEDY)
+    else:
+        policies = sorted({server.policy or "not said" for server in servers})
+        yield Finding(EVICTION, Mark.OK, ", ".join(policies))
+    yield _redis_memory(servers)
+    yield _redis_persistence(servers)
+
+
+def _redis_memory(servers: Sequence[RedisHealth]) -> Finding:
+    """Of several, the one that is nearest to its limit. Without eviction, writes fail at the limit."""
+    fullest = max(servers, key=lambda server: server.used / server.limit if server.limit else 0)
+    used = f"{fullest.used / 1024**2:,.1f} MiB used"
+    if not fullest.limit:
+        return Finding("redis memory", Mark.OK, f"{used}, no limit")
+    text = f"{used} of {fullest.limit / 1024**2:,.1f} MiB"
+    if fullest.used < MEMORY_SHORT * fullest.limit:
+        return Finding("redis memory", Mark.OK, text)
+    remedy = "Raise maxmemory: at the limit the projector waits, and views fall behind."
+    return Finding("redis memory", Mark.NOTE, text, remedy)
+
+
+def _redis_persistence(servers: Sequence[RedisHealth]) -> Finding:
+    if any(server.writes_fail for server in servers):
+        remedy = "Look at Redis' log and its disk: the last write to it failed."
+        return Finding("redis persistence", Mark.NOTE, "writing to disk fails", remedy)
+    if not all(server.append_only for server in servers):
+        remedy = (
+            "`redis-cli CONFIG SET appendonly yes`; without it a restarted Redis is older or empty, and"
+            " the views are read again from Kafka."
+        )
+        return Finding("redis persistence", Mark.NOTE, "no append-only file", remedy)
+    return Finding("redis persistence", Mark.OK, "append-only file")
 
 
 def _topics(settings: Settings) -> Finding:

@@ -11,7 +11,7 @@ from orderflow.cli.exits import Exit, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, moment, print_json, table
 from orderflow.cli.progress import progress_bars, progress_reporter
 from orderflow.cli.send import show_outcome
-from orderflow.forgetting import Remainder, forget_user, remains
+from orderflow.forgetting import Remainder, erase_from_redis, forget_user, remains
 from schemas.records import Outcome
 
 app = typer.Typer(help="Make personal data unreadable, for good.", no_args_is_help=True)
@@ -57,8 +57,10 @@ def user(
             outcome = forget_user(settings, *who, timeout)
         left: tuple[Remainder, ...] = ()
         if outcome.accepted:
+            with bars.step("Erasing from what Redis keeps"):
+                left = erase_from_redis(settings, user_id, timeout)
             with bars.step("Looking for what is left") as step:
-                left = remains(settings, user_id, progress_reporter(step))
+                left += remains(settings, user_id, progress_reporter(step))
     if output is Output.JSON:
         print_json(ForgetAnswer(outcome, left))
     else:

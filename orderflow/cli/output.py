@@ -24,6 +24,7 @@ from rich.live import Live
 from rich.text import Text
 
 from runtime.printable import is_visible, printable
+from schemas.masking import masked
 from schemas.money import minor_digits
 
 WIDTH_OF_A_FILE: Final = 10_000
@@ -112,9 +113,9 @@ def answers() -> Printer:
     return Printer(_console(file=stream, width=width))
 
 
-def print_json(document: object) -> None:
-    """Print the one JSON document of a command."""
-    sys.stdout.write(json_text(document, sys.stdout.encoding) + "\n")
+def print_json(document: object, *, reveal: bool = False) -> None:
+    """Print the one JSON document of a command. ``reveal``: it shows a secret that was made this moment."""
+    sys.stdout.write(json_text(document, sys.stdout.encoding, reveal=reveal) + "\n")
 
 
 def write_json(path: Path, document: object) -> None:
@@ -122,11 +123,14 @@ def write_json(path: Path, document: object) -> None:
     path.write_text(json_text(document, "utf-8") + "\n", encoding="utf-8")
 
 
-def json_text(document: object, encoding: str) -> str:
-    """Return JSON that the encoding can hold, in which every invisible character is an escape."""
+def json_text(document: object, encoding: str, *, reveal: bool = False) -> str:
+    """Return JSON that the encoding can hold, in which every invisible character is an escape, and in which
+    secrets are masked unless ``reveal``.
+    """
     with _deeper():
         encoded = msgspec.json.encode(plain(document), enc_hook=str)
         text = msgspec.json.format(encoded, indent=2).decode()
+    text = text if reveal else masked(text)
     whole = codecs.lookup(encoding).name == "utf-8"
     return re.sub(
         r"[^\n -~]", lambda hit: hit[0] if whole and is_visible(hit[0]) else _unicode(hit[0]), text
@@ -190,20 +194,25 @@ def _cell(value: Cell) -> Text:
     if isinstance(value, Styled):
         return _text(value)
     if isinstance(value, tuple):
-        return Text("\n".join(printable(str(line)) for line in value))
+        return Text("\n".join(_shown(str(line)) for line in value))
     if value is None:
         return Text("-")
     if isinstance(value, bool):
         return Text("yes" if value else "no")
     if isinstance(value, int) and not isinstance(value, Enum):
         return Text(number(value))
-    return Text(printable(str(value)))
+    return Text(_shown(str(value)))
 
 
 def _text(part: str | Styled) -> Text:
     if isinstance(part, str):
-        return Text(printable(part))
-    return Text(printable(part.text), part.style)
+        return Text(_shown(part))
+    return Text(_shown(part.text), part.style)
+
+
+def _shown(stored: str) -> str:
+    """Return stored text as people see it: every character visible, no secret in it."""
+    return printable(masked(stored))
 
 
 def picture(facts: Iterable[tuple[str, Cell]], below: Table, note: str) -> Picture:

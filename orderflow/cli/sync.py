@@ -1,6 +1,7 @@
 """`orderflow sync`: the views brought to other systems. `sql`: into a database, by polling."""
 
 import logging
+import os
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from orderflow.cli.exits import Refused
 from orderflow.cli.output import Output, OutputOption, answers, print_json, table
 from orderflow.cli.progress import pass_reporter, progress_bars
 from orderflow.roles import stop_with_parent
+from runtime.private_files import OWNER_ONLY, secure_home
 from runtime.role import log_to_stderr
 from runtime.settings import Settings
 from sync import Moved, run_sync, sync_once
@@ -53,6 +55,7 @@ def sql(
     """
     stop_with_parent()
     settings = connected(kafka=False)
+    os.umask(OWNER_ONLY)  # a SQLite file may lie anywhere
     target = address(url or _default(settings))
     with progress_bars() as bars, pass_reporter(bars) as told:
         log_to_stderr(settings)
@@ -80,7 +83,7 @@ def _default(settings: Settings) -> str:
     if settings.sync_url is not None:
         return settings.sync_url.get_secret_value()
     try:
-        settings.home.mkdir(parents=True, exist_ok=True)
+        secure_home(settings.home)
     except OSError as error:
         raise Refused(f"{settings.home}: {error.strerror}", "Set ORDERFLOW_HOME.") from None
     return f"sqlite:///{settings.home.resolve()}/views.sqlite3"

@@ -6,6 +6,7 @@ that makes it.
 
 import base64
 import secrets
+import sys
 import uuid
 from typing import Annotated, Any, Final
 
@@ -186,10 +187,10 @@ def order(
     if shown_once is None or not outcome.accepted:
         show_outcome(outcome, output)
     elif output is Output.JSON:
-        print_json({"outcome": outcome, "secret": shown_once})
+        print_json({"outcome": outcome, "secret": shown_once}, reveal=True)
     else:
         show_outcome(outcome, output)
-        answers().say(f"secret {shown_once}")
+        sys.stdout.write(f"secret {shown_once}\n")  # the one line that is not masked
     if not outcome.accepted:
         raise quit_with(Exit.NO)
 

@@ -20,6 +20,7 @@ from typing import ClassVar, Self
 from runtime.embedded.errors import EmbeddedServerError, PortTakenError
 from runtime.embedded.guardian import Spec
 from runtime.embedded.ports import free_port
+from runtime.private_files import OWNER_ONLY
 
 GUARDIAN = Path(__file__).with_name("guardian.py")
 
@@ -167,6 +168,7 @@ class ServerProcess(ABC):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            umask=OWNER_ONLY,
         )
         assert self._guardian.stdout is not None
         word, _, rest = self._guardian.stdout.readline().decode().strip().partition(" ")

@@ -21,6 +21,7 @@ from runtime.embedded.jars import OnProgress
 from runtime.embedded.kafka import EmbeddedKafka
 from runtime.embedded.locks import FileLock
 from runtime.embedded.redis import EmbeddedRedis
+from runtime.private_files import secure_home
 from schemas.decoding import DecodeError, decode_object
 
 MAX_PID = 2**31
@@ -59,6 +60,7 @@ class EmbeddedServers:
 
         Raises EmbeddedServerError; then nothing is left running.
         """
+        secure_home(self.home)
         if not self._lock.acquire(blocking=False):
             raise EmbeddedServerError(
                 f"The servers of {self.home} are already running{_owner_note(self.home)}. Use "

@@ -7,7 +7,7 @@ Everybody may import it. Two kinds of connections, each in both worlds, with and
 - `pooled`: shared by threads, retries by itself: right for reading, and for writes that may be repeated.
 
 Rooms: `connecting` (URL and options), `line` (one server), `slots` (which node of a cluster a command is for;
-pure), `cluster` (lines to a cluster), `pooled`.
+pure), `cluster` (lines to a cluster), `pooled`, `health`.
 """
 
 from runtime.redis.cluster import AsyncClusterLine, ClusterLine
@@ -18,11 +18,14 @@ from runtime.redis.connecting import (
     is_cluster,
     redis_url,
 )
+from runtime.redis.health import EVICTION_REMEDY, RedisHealth, redis_health
 from runtime.redis.line import AsyncLine, ClusterNotSaid, Command, Line, Reply, pack
 from runtime.redis.pooled import AsyncPooled, AsyncPooledLines, Pooled, PooledLines
+from runtime.redis.rewriting import Rewrite, rewrite_append_only
 from runtime.settings import Settings
 
 __all__ = [
+    "EVICTION_REMEDY",
     "AsyncLine",
     "AsyncPooled",
     "AsyncPooledLines",
@@ -31,8 +34,10 @@ __all__ = [
     "Line",
     "Pooled",
     "PooledLines",
+    "RedisHealth",
     "RedisNotConfigured",
     "Reply",
+    "Rewrite",
     "connect",
     "connect_async",
     "is_cluster",
@@ -41,7 +46,9 @@ __all__ = [
     "pack",
     "pooled",
     "pooled_async",
+    "redis_health",
     "redis_url",
+    "rewrite_append_only",
 ]
 
 

@@ -19,7 +19,7 @@ from redis.exceptions import AskError, ClusterDownError, RedisError, TryAgainErr
 from runtime.redis.connecting import Address
 from runtime.redis.line import Command, Reply
 
-_EVERYWHERE: Final = ("SCRIPT", "INFO")
+_EVERYWHERE: Final = ("SCRIPT", "INFO", "BGREWRITEAOF")
 _AFTER_WATCH: Final = ("MULTI", "EXEC", "UNWATCH")
 """Of a transaction that began with WATCH on this line: all of it is about one slot."""
 

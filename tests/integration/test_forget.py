@@ -161,7 +161,12 @@ def test_nothing_is_left_of_who_is_forgotten_and_everything_else_is_as_before(
         answer = world.forget("--reason", "request-17")
         assert answer["outcome"]["status"] == "accepted"
         left = {each["where"] for each in answer["remains"]}
-        assert left == {topics.commands("user"), topics.events("user")}
+        assert left == {
+            topics.commands("user"),
+            topics.events("user"),
+            topics.parked("user"),
+            "ORDERFLOW_HOME of processors",
+        }
 
         compact(settings, topics.events("user"))
         for topic in (
