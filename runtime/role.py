@@ -1,8 +1,9 @@
 """What every role of a deployment leaves behind: exit codes, and lines on standard error."""
 
 import logging
-from typing import Final
+from typing import Any, Final
 
+from runtime.printable import printable
 from runtime.settings import Settings
 
 EXIT_OK: Final = 0
@@ -12,6 +13,29 @@ EXIT_REFUSED: Final = 1
 
 def log_to_stderr(settings: Settings) -> None:
     """At the level of the settings; does nothing in a process that logs already."""
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.log_level, handlers=[handler])
+
+
+class SafeFormatter(logging.Formatter):
+    """Write each record in one line, and its traceback indented, with escapes for what steers a terminal.
+
+    Records quote what others sent: a line break in it must not look like the next record.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # name of the library
+        """Return the line of a record."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """Return a traceback."""
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+        """Return a stack."""
+        return _indented(super().formatStack(stack_info))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {printable(line)}" for line in text.split("\n"))
