@@ -24,6 +24,13 @@ class SafeFormatter(logging.Formatter):
     Records quote what others sent: a line break in it must not look like the next record.
     """
 
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record with its traceback, which another formatter may have kept as it came."""
+        record.exc_text = None
+        text = super().format(record)
+        record.exc_text = None
+        return text
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # name of the library
         """Return the line of a record."""
         return printable(super().formatMessage(record))
