@@ -25,7 +25,7 @@ def stop_with_parent() -> None:
 
 def _watch_parent() -> None:
     try:
-        while os.read(sys.stdin.fileno(), 64):
+        while sys.stdin is not None and os.read(sys.stdin.fileno(), 64):
             pass
     except OSError:
         pass  # a closed standard input means the same

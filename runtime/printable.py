@@ -30,6 +30,17 @@ def printable(text: str) -> str:
     return "".join(char if is_visible(char) else escaped(char) for char in text)
 
 
+def from_system(text: str) -> str:
+    """Return text of an argument, a variable or a path as UTF-8, if its bytes are.
+
+    In a locale without UTF-8 Python keeps each of these bytes as a surrogate.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
+        return text
+
+
 def escaped(char: str) -> str:
     """Return the escape of one character as Python writes it."""
     return char.encode("unicode_escape").decode("ascii")

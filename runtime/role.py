@@ -2,9 +2,10 @@
 
 import logging
 import os
-from typing import Final
+from typing import Any, Final
 
 from runtime.condition import Repetitions
+from runtime.printable import printable
 from runtime.private_files import OWNER_ONLY, secure_home
 from runtime.settings import Settings
 from schemas.masking import masked
@@ -21,20 +22,43 @@ def begin_role(settings: Settings) -> None:
     secure_home(settings.home)
 
 
-class MaskingFormatter(logging.Formatter):
-    """Formats lines and tracebacks without the secrets in them."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Format as ``logging.Formatter`` does, secrets masked."""
-        return masked(super().format(record))
-
-
 def log_to_stderr(settings: Settings) -> None:
     """Log at the level of the settings, without secrets and without endless repetitions.
 
     Does nothing in a process that logs already.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(MaskingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(Repetitions())
     logging.basicConfig(level=settings.log_level, handlers=[handler])
+
+
+class SafeFormatter(logging.Formatter):
+    """Write each record in one line and its traceback indented, without secrets, and with escapes for what
+    steers a terminal.
+
+    Records quote what others sent: a line break in it must not look like the next record.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record with its traceback, which another formatter may have kept as it came."""
+        record.exc_text = None
+        text = super().format(record)
+        record.exc_text = None
+        return masked(text)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # name of the library
+        """Return the line of a record."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """Return a traceback."""
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+        """Return a stack."""
+        return _indented(super().formatStack(stack_info))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {printable(line)}" for line in text.split("\n"))

@@ -18,6 +18,7 @@ from typer.models import CommandInfo
 
 from orderflow.cli.boundary import run
 from orderflow.cli.exits import EPILOG
+from runtime.printable import from_system
 
 
 class Entry(NamedTuple):
@@ -103,7 +104,7 @@ class Commands(TyperGroup):
         **extra: Any,
     ) -> int:
         """Run a command line; what goes wrong becomes a sentence and an exit code (`boundary`)."""
-        words = sys.argv[1:] if args is None else list(args)
+        words = [from_system(word) for word in (sys.argv[1:] if args is None else args)]
 
         def command() -> object:
             return super(Commands, self).main(

@@ -19,7 +19,7 @@ from orderflow.cli.exits import Exit, Failure, Refused, show
 from orderflow.cli.output import errors
 from orderflow.cli.streams import OutputLost, guarded
 from orderflow.supervisor import SUPERVISED
-from runtime.printable import printable
+from runtime.printable import from_system, printable
 
 DEBUG: Final = "DEBUG"
 
@@ -66,7 +66,7 @@ def _failed(error: Exception) -> int:
 
 def _check(words: Sequence[str]) -> None:
     """Raise Refused for an argument that no command can take: bytes that are no UTF-8, or NUL."""
-    for number, word in enumerate(words, start=1):
+    for number, word in enumerate(map(from_system, words), start=1):
         if "\0" in word or any("\ud800" <= char <= "\udfff" for char in word):
             raise Refused(
                 f"argument {number} is no UTF-8 text: {printable(word[:200])}",

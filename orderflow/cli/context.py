@@ -1,6 +1,7 @@
 """What a command starts from: its settings, and servers that answer."""
 
 import os
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -27,7 +28,8 @@ def settings() -> Settings:
 
 def _check_encoding() -> None:
     """Raise Refused for a setting that no client can take: bytes that are no UTF-8."""
-    names = [field.alias for field in Settings.model_fields.values() if field.alias]
+    fields = Settings.model_fields.values()
+    names = [one.alias for one in fields if one.alias and one.annotation is not Path]
     for name in (*names, *(name for name in os.environ if name.startswith(KAFKA_OPTION_PREFIX))):
         if not _is_utf8(os.environ.get(name, "")):
             raise Refused(f"{name} is no UTF-8 text", "Correct the environment variable.")

@@ -23,7 +23,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from runtime.printable import is_visible, printable
+from runtime.printable import from_system, is_visible, printable
 from schemas.masking import masked
 from schemas.money import minor_digits
 
@@ -98,11 +98,12 @@ class Printer:
             self.console.print(Text(line), soft_wrap=True)
 
 
-def _console(**options: Any) -> Console:
+def console(**options: Any) -> Console:
+    """Return a console that reads nothing into a text."""
     return Console(markup=False, emoji=False, highlight=False, **options)
 
 
-errors = Printer(_console(stderr=True))
+errors = Printer(console(stderr=True))
 """Progress, logs and errors."""
 
 
@@ -110,7 +111,7 @@ def answers() -> Printer:
     """Return standard output for people; made for each answer, because tests exchange the stream."""
     stream = sys.stdout
     width = None if stream.isatty() else WIDTH_OF_A_FILE
-    return Printer(_console(file=stream, width=width))
+    return Printer(console(file=stream, width=width))
 
 
 def print_json(document: object, *, reveal: bool = False) -> None:
@@ -165,7 +166,7 @@ def plain(value: object) -> Any:
     if isinstance(value, Mapping):
         return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()  # a path may be no UTF-8
+        return from_system(value).encode("utf-8", "backslashreplace").decode()
     if isinstance(value, bytes):
         return value
     if isinstance(value, Iterable):
@@ -201,12 +202,12 @@ def _cell(value: Cell) -> Text:
         return Text("yes" if value else "no")
     if isinstance(value, int) and not isinstance(value, Enum):
         return Text(number(value))
-    return Text(_shown(str(value)))
+    return Text(_shown(from_system(str(value))))
 
 
 def _text(part: str | Styled) -> Text:
     if isinstance(part, str):
-        return Text(_shown(part))
+        return Text(_shown(from_system(part)))
     return Text(_shown(part.text), part.style)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from orderflow.cli.output import Printer, Styled, print_json, table
-from runtime.role import MaskingFormatter
+from runtime.role import SafeFormatter
 from schemas.masking import masked, masked_bytes
 
 keys = st.binary(min_size=24, max_size=64).map(lambda raw: b64encode(raw).decode())
@@ -90,7 +90,7 @@ def test_json_answers_are_masked_unless_they_are_to_reveal(
 def test_logs_are_masked_with_their_tracebacks() -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(MaskingFormatter("%(message)s"))
+    handler.setFormatter(SafeFormatter("%(message)s"))
     log = logging.getLogger("masked")
     log.addHandler(handler)
     try:

@@ -171,8 +171,8 @@ def test_a_part_that_no_command_id_can_hold_is_named_by_its_hash() -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("a,b\n1,2\n", "begins with the columns"),
-        (",".join(COLUMNS) + "\n1,2,3\n", "record 2: 3 columns instead of 8"),
+        ("a,b\n1,2\n", "line 1: the columns are"),
+        (",".join(COLUMNS) + "\n1,2,3\n", "line 2: 3 columns instead of 8"),
         (",".join(COLUMNS) + "\n" + GOOD.replace("2010-12-01T", "1 Dec ") + "\n", "no ISO 8601"),
     ],
 )

@@ -92,7 +92,7 @@ def test_a_limit_counts_invoices_and_keeps_all_their_lines(tmp_path: Path) -> No
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(NotOnlineRetail, match="begins with the columns"):
+    with pytest.raises(NotOnlineRetail, match="line 1: the columns are"):
         read_orders(tmp_path / "other.csv")
 
 
