@@ -22,7 +22,7 @@ class Lane(Generic[W]):
     """What waits of one key, and the task that works it off."""
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[int, W]] = deque()
+        self.waiting: deque[tuple[int, W, int]] = deque()
         self.superseded = asyncio.Event()
         """Set when work has come that makes what is before it in the lane pointless."""
         self.task: asyncio.Task[None] | None = None
@@ -39,6 +39,7 @@ class Lanes(Generic[W]):
         self._carry_out = carry_out
         self._lanes: dict[Place, dict[bytes, Lane[W]]] = {}
         self._progress: dict[Place, Progress] = {}
+        self._bytes: dict[Place, int] = {}
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails with what no lane can go on from: whatever ``carry_out`` raised."""
 
@@ -52,16 +53,23 @@ class Lanes(Generic[W]):
         """Records that would be read again after a crash: see ``Progress.held``."""
         return sum(progress.held for progress in self._progress.values())
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the work that was queued and has not ended, as ``queue`` was told."""
+        return sum(self._bytes.values())
+
     def own(self, places: Iterable[Place]) -> None:
         """The partitions are this process'; they are read from their committed offsets on."""
         for place in places:
             self._progress[place] = Progress()
             self._lanes[place] = {}
+            self._bytes[place] = 0
 
     def drop(self, places: Iterable[Place]) -> None:
         """The partitions are somebody else's: what is under way is begun again there."""
         for place in places:
             self._progress.pop(place, None)
+            self._bytes.pop(place, None)
             for lane in self._lanes.pop(place, {}).values():
                 if lane.task is not None:
                     lane.task.cancel()
@@ -81,12 +89,22 @@ class Lanes(Generic[W]):
         progress.end(offset)
 
     def queue(
-        self, place: Place, offset: int, key: bytes, work: W, *, supersedes: bool = False
+        self,
+        place: Place,
+        offset: int,
+        key: bytes,
+        work: W,
+        *,
+        supersedes: bool = False,
+        size: int = 0,
     ) -> None:
-        """Work that follows from a record of an owned partition; records come in the order of offsets."""
+        """Work that follows from a record of an owned partition; records come in the order of offsets.
+        ``size``: what it takes until it has ended, bytes.
+        """
         self._progress[place].begin(offset)
         lane = self._lanes[place].setdefault(key, Lane())
-        lane.waiting.append((offset, work))
+        lane.waiting.append((offset, work, size))
+        self._bytes[place] += size
         if supersedes:
             lane.superseded.set()
         if lane.task is None:
@@ -118,9 +136,11 @@ class Lanes(Generic[W]):
     async def _work_off(self, place: Place, key: bytes, lane: Lane[W]) -> None:
         lanes, progress = self._lanes[place], self._progress[place]
         while lane.waiting:
-            offset, work = lane.waiting.popleft()
+            offset, work, size = lane.waiting.popleft()
             await self._carry_out(work, lane.superseded)
             progress.end(offset)
+            if self._progress.get(place) is progress:  # else it was given away meanwhile
+                self._bytes[place] -= size
         del lanes[key]
 
     def _notice(self, task: asyncio.Task[None]) -> None:

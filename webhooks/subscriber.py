@@ -95,6 +95,7 @@ class Subscriber:
             self._next.pop(place, None)
         if self._course is not None:
             self._course.drop(places)
+        self._wake.set()  # there may be room now
 
     def update(self, webhook: Webhook) -> None:
         """The next state."""
@@ -239,11 +240,11 @@ class Subscriber:
                 await self._turn(course, era, place)
 
     def _is_behind(self, place: Place) -> bool:
-        """True if there is something to read. Where it stands at the end, it is in step from now on."""
+        """True if there is something to read. What stands where the consumer is, is in step from now on."""
         reached = self._reached(place)
         if place in self._in_step or reached is None:
             return False
-        if self._next[place] >= reached:
+        if self._next[place] == reached:
             self._in_step.add(place)
             return False
         return True
@@ -263,18 +264,19 @@ class Subscriber:
         if era != self._era or self._next.get(place) != at:
             return
         aggregate = self._tools.aggregates[place[0]]
+        reached = self._reached(place)
+        if reached is None:
+            return
         for source in page.records:
-            reached = self._reached(place)
-            if reached is None:
-                return
             if source.offset >= reached:  # the shared consumer brings it
-                self._next[place] = reached
+                self._next[place] = max(at, reached)
                 break
             if not self._take(course, event_of(source, aggregate)):
                 return
         else:
             self._next[place] = max(self._next[place], page.next)
-        self._is_behind(place)
+        if self._next[place] >= reached:
+            self._in_step.add(place)
 
 
 def _course(state: WebhookState) -> tuple[object, ...]:
