@@ -119,20 +119,23 @@ class Subscriber:
         """True if what the shared consumer reads of a partition comes next here."""
         return place in self._in_step
 
-    async def keep(self, *, all_of_it: bool = False) -> None:
-        """Commit how far it is; ``all_of_it``: also what has not changed, so that it does not expire."""
+    async def keep(self, *, all_of_it: bool = False) -> bool:
+        """Commit how far it is; ``all_of_it``: also what has not changed, so that it does not expire.
+        Return True if there was something to commit.
+        """
         async with self._keeping:  # one that is overtaken would take positions back
             course = self._course
             due = {} if course is None else course.due()
             wanted = {**self._at, **due} if all_of_it else due
             if not wanted:
-                return
+                return False
             if course is not None:
                 course.delivered = False
             if await self._positions.keep(self.webhook, wanted):
                 self._at |= {place: at for place, at in due.items() if place in self._owned}
                 if course is not None:
                     course.committed(due)
+            return True
 
     @property
     def has_delivered(self) -> bool:
