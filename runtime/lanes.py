@@ -55,7 +55,7 @@ class Lanes(Generic[W]):
 
     @property
     def held_bytes(self) -> int:
-        """Size of the records whose work has not ended, as far as it was told."""
+        """Bytes of the work that was queued and has not ended, as ``queue`` was told."""
         return sum(self._bytes.values())
 
     def own(self, places: Iterable[Place]) -> None:
@@ -99,7 +99,7 @@ class Lanes(Generic[W]):
         size: int = 0,
     ) -> None:
         """Work that follows from a record of an owned partition; records come in the order of offsets.
-        ``size``: bytes of memory that it takes until it has ended.
+        ``size``: what it takes until it has ended, bytes.
         """
         self._progress[place].begin(offset)
         self._bytes[place] += size
@@ -139,7 +139,8 @@ class Lanes(Generic[W]):
             offset, work, size = lane.waiting.popleft()
             await self._carry_out(work, lane.superseded)
             progress.end(offset)
-            self._bytes[place] -= size
+            if self._progress.get(place) is progress:  # else it was given away meanwhile
+                self._bytes[place] -= size
         del lanes[key]
 
     def _notice(self, task: asyncio.Task[None]) -> None:

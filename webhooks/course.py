@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -97,8 +97,7 @@ def event_of(source: IncomingRecord, aggregate: str) -> Event:
             "%s-%d at %d cannot be read", source.topic, source.partition, source.offset
         )
         error = Unreadable(repr(bug))
-    size = len(source.value or b"") + len(message.body if message else b"")
-    size += sum(len(name) + len(value or b"") for name, value in source.headers)
+    size = source.size + len(message.body if message else b"")
     if size > LARGE_BYTES:
         source = msgspec.structs.replace(source, value=None, headers=[])
         message = message and msgspec.structs.replace(message, body=b"", source=source)
@@ -128,7 +127,6 @@ class Course(Lanes[Event]):
         self._on_room = on_room
         self._on_halt = on_halt
         self._gate = Gate(tools.policy, tools.chance)
-        self._bytes: dict[Place, int] = {}
         self._was_full = False
         self.delivered = False
         """True if something was sent since this was set to False: a crash would repeat it."""
@@ -137,16 +135,10 @@ class Course(Lanes[Event]):
     def full(self) -> bool:
         """True if nothing more is to be taken."""
         divisor = 2 if self._was_full else 1
-        held = sum(self._bytes.values())
-        self._was_full = held >= self._share() // divisor or self.held >= MOST_HELD // divisor
+        self._was_full = (
+            self.held_bytes >= self._share() // divisor or self.held >= MOST_HELD // divisor
+        )
         return self._was_full
-
-    def drop(self, places: Iterable[Place]) -> None:
-        """As ``Lanes.drop``."""
-        places = list(places)
-        super().drop(places)
-        for place in places:
-            self._bytes.pop(place, None)
 
     def take(self, event: Event) -> None:
         """The next event of its partition, which is owned."""
@@ -157,8 +149,7 @@ class Course(Lanes[Event]):
             return
         # What nobody can read has no order with anything: a lane of its own.
         key = b"/%d" % source.offset if event.message is None else source.key or b""
-        self._bytes[place] = self._bytes.get(place, 0) + event.size
-        self.queue(place, source.offset, key, event)
+        self.queue(place, source.offset, key, event, size=event.size)
 
     async def _carry_out(self, event: Event, _: asyncio.Event) -> None:
         try:
@@ -170,8 +161,6 @@ class Course(Lanes[Event]):
             logger.exception("bug while delivering %s", _named(event))
             await self._halt(f"internal error at {_named(event)}: {bug!r}")
         self.delivered = True
-        if event.place in self._bytes:
-            self._bytes[event.place] -= event.size
         if self._was_full:
             asyncio.get_running_loop().call_soon(self._look_for_room)
 

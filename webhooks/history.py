@@ -29,6 +29,11 @@ END_WITHIN_S: Final = 30.0
 KEEP_EVERY_S: Final = 0.5
 """How often positions are committed where something was delivered; so much a crash repeats."""
 
+KEPT_A_SECOND: Final = 50
+"""How many webhooks' positions are committed in a second; with more webhooks, each less often. A commit is
+a write of the broker's, which has other work.
+"""
+
 KEEP_PASSED_EVERY_S: Final = 30.0
 """How often where events only passed by: passing by again costs nothing."""
 
@@ -182,8 +187,9 @@ class History:
 
     async def _keep_positions(self) -> None:
         passed_at = alive_at = time.monotonic()
+        pause_s = KEEP_EVERY_S
         while True:
-            await asyncio.sleep(KEEP_EVERY_S)
+            await asyncio.sleep(pause_s)
             now = time.monotonic()
             passed = now - passed_at >= KEEP_PASSED_EVERY_S
             alive = now - alive_at >= KEEP_ALIVE_EVERY_S
@@ -192,4 +198,5 @@ class History:
             due = [each for each in self._subscribers.values() if passed or each.has_delivered]
             if alive:
                 due = list(self._subscribers.values())
-            await asyncio.gather(*(each.keep(all_of_it=alive) for each in due))
+            kept = await asyncio.gather(*(each.keep(all_of_it=alive) for each in due))
+            pause_s = max(KEEP_EVERY_S, sum(kept) / KEPT_A_SECOND)

@@ -115,7 +115,8 @@ class Positions:
                 (answer,) = self._admin.alter_consumer_group_offsets(
                     [request], request_timeout=CALL_S
                 ).values()
-                done = await asyncio.wrap_future(answer)
+                # Shielded: the library settles the answer, also of a caller that has gone.
+                done = await asyncio.shield(asyncio.wrap_future(answer))
             except KafkaException as fault:
                 self._condition.broken(fault)
                 return False

@@ -45,6 +45,7 @@ EXPIRE_AFTER_MS: Final = 24 * 3_600_000
 offsets begins at the beginning of the history.
 """
 MOST_HELD: Final = 1_000
+HELD_BYTES: Final = 16 * 1024 * 1024
 
 _redelivery: Final = Reader(WebhookRedeliveryRequested)
 
@@ -77,7 +78,7 @@ class Requests(Lanes[_Request]):
             kafka.repeating_consumer(settings, group_id(settings)),
             [self._topics.history(WEBHOOK)],
             self,
-            full=lambda _: self.held >= MOST_HELD,
+            full=lambda _: self.held >= MOST_HELD or self.held_bytes >= HELD_BYTES,
         )
 
     def take(self, source: IncomingRecord) -> None:
@@ -94,7 +95,7 @@ class Requests(Lanes[_Request]):
             return
         if event.type in (WebhookRedeliveryRequested.__name__, WebhookTestRequested.__name__):
             request = _Request(webhook_id, event, source)
-            self.queue(place, source.offset, source.key or b"", request)
+            self.queue(place, source.offset, source.key or b"", request, size=source.size)
         else:
             self.pass_by(place, source.offset)
 

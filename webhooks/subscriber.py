@@ -95,6 +95,7 @@ class Subscriber:
             self._next.pop(place, None)
         if self._course is not None:
             self._course.drop(places)
+        self._wake.set()  # there may be room now
 
     def update(self, webhook: Webhook) -> None:
         """The next state."""
@@ -118,20 +119,23 @@ class Subscriber:
         """True if what the shared consumer reads of a partition comes next here."""
         return place in self._in_step
 
-    async def keep(self, *, all_of_it: bool = False) -> None:
-        """Commit how far it is; ``all_of_it``: also what has not changed, so that it does not expire."""
+    async def keep(self, *, all_of_it: bool = False) -> bool:
+        """Commit how far it is; ``all_of_it``: also what has not changed, so that it does not expire.
+        Return True if there was something to commit.
+        """
         async with self._keeping:  # one that is overtaken would take positions back
             course = self._course
             due = {} if course is None else course.due()
             wanted = {**self._at, **due} if all_of_it else due
             if not wanted:
-                return
+                return False
             if course is not None:
                 course.delivered = False
             if await self._positions.keep(self.webhook, wanted):
                 self._at |= {place: at for place, at in due.items() if place in self._owned}
                 if course is not None:
                     course.committed(due)
+            return True
 
     @property
     def has_delivered(self) -> bool:
@@ -239,11 +243,11 @@ class Subscriber:
                 await self._turn(course, era, place)
 
     def _is_behind(self, place: Place) -> bool:
-        """True if there is something to read. Where it stands at the end, it is in step from now on."""
+        """True if there is something to read. What stands where the consumer is, is in step from now on."""
         reached = self._reached(place)
         if place in self._in_step or reached is None:
             return False
-        if self._next[place] >= reached:
+        if self._next[place] == reached:
             self._in_step.add(place)
             return False
         return True
@@ -263,18 +267,19 @@ class Subscriber:
         if era != self._era or self._next.get(place) != at:
             return
         aggregate = self._tools.aggregates[place[0]]
+        reached = self._reached(place)
+        if reached is None:
+            return
         for source in page.records:
-            reached = self._reached(place)
-            if reached is None:
-                return
             if source.offset >= reached:  # the shared consumer brings it
-                self._next[place] = reached
+                self._next[place] = max(at, reached)
                 break
             if not self._take(course, event_of(source, aggregate)):
                 return
         else:
             self._next[place] = max(self._next[place], page.next)
-        self._is_behind(place)
+        if self._next[place] >= reached:
+            self._in_step.add(place)
 
 
 def _course(state: WebhookState) -> tuple[object, ...]:

@@ -30,6 +30,7 @@ from tests.support.receiver import Answer as Said
 from tests.support.receiver import Receiver
 from tests.support.webhooks import OTHER_SECRET, SECRET
 from webhooks.addresses import NOT_GLOBAL, AddressRefused, check
+from webhooks.course import HELD_BYTES, LARGE_BYTES, LEAST_SHARE, event_of, share_bytes
 from webhooks.gate import MOST_CALLS, Gate
 from webhooks.message import Message, Unreadable, headers_of, known_as, message_of
 from webhooks.policy import MOST_ATTEMPTS, Answer, Policy, Verdict, judge, seconds_to_wait
@@ -173,6 +174,29 @@ def test_each_secret_signs_until_its_time_is_up() -> None:
 
     assert verified_by(now_ms + 1_000) == [SECRET, OTHER_SECRET]
     assert verified_by(now_ms - 1) == [OTHER_SECRET]
+
+
+@given(st.integers(0, 300_000), st.integers(0, 5_000), st.booleans())
+def test_what_is_held_of_an_event_is_counted_and_bounded(
+    text: int, header: int, readable: bool
+) -> None:
+    source = record(headers=[("x", b"h" * header)], data={"a": "b" * text})
+    if not readable:
+        source = msgspec.structs.replace(source, value=b"{" * text)
+    event = event_of(source, "order")
+    assert (event.message is None) is not readable
+    held = len(event.source.value or b"") + sum(len(v or b"") for _, v in event.source.headers)
+    held += len(event.message.body) if event.message else 0
+    assert held <= min(event.size, LARGE_BYTES)
+    if held == 0 and event.message is not None:  # what is left says what and where it is
+        whole = message_of(source, "order")
+        assert event.message.id == whole.id
+        assert (event.source.topic, event.source.offset) == (source.topic, source.offset)
+
+
+def test_the_shares_of_all_webhooks_stay_within_the_bound_or_are_the_least() -> None:
+    for number in (1, 2, 50, 500, 5_000):
+        assert share_bytes(number) * number <= max(HELD_BYTES, number * LEAST_SHARE)
 
 
 # When it is sent again
