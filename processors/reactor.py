@@ -19,6 +19,7 @@ from processors.transaction import TransactionalWriter, TransactionFailed
 from runtime import kafka, topic_admin, watchdog
 from runtime.records import IncomingRecord, OutgoingRecord, incoming
 from runtime.settings import Settings
+from runtime.topic_watch import TopicWatch
 from sagas.choreography import EVENTS, Reaction, react
 from schemas import headers
 from schemas.ids import derived_id
@@ -101,13 +102,18 @@ class Reactor:
         group = f"{self._settings.topic_prefix}.{ROLE}"
         consumer = Consumer(kafka.repeating_consumer(self._settings, group))
         try:
-            with Slot(self._settings.home, ROLE) as slot:
+            watched = [self._topics.history(SAGA), self._topics.commands(SAGA)]
+            with (
+                Slot(self._settings.home, ROLE) as slot,
+                TopicWatch(self._settings, watched) as watch,
+            ):
                 name = f"{self._settings.topic_prefix}.{slot.name}"
                 writer = TransactionalWriter(self._settings, name)
                 consumer.subscribe([self._topics.history(SAGA)])
                 logger.info("reactor started as %s", slot.name)
                 while not self._stopping.is_set():
                     watchdog.beat()
+                    watch.check()
                     self._react(consumer, writer)
                 writer.close()
         finally:
