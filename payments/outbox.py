@@ -20,11 +20,13 @@ from payments.sending import AGGREGATE, Sender
 from runtime import kafka, topic_admin
 from runtime.follower import Follower
 from runtime.settings import Settings
+from runtime.topic_watch import TopicWatch
 from schemas import limits
 
 logger = logging.getLogger(__name__)
 
 ROLE: Final = "payments"
+CHECK_S: Final = 1.0
 MOST_UNFINISHED: Final = 10_000
 MOST_BYTES: Final = 64 * limits.MIB
 """Events in memory, and their size. Beyond one of these nothing more is read until half of it has ended: then
@@ -52,12 +54,15 @@ class PaymentsOutbox:
     async def run(self) -> None:
         """Until stopped. Raises TopicsUnfit and KafkaException: both need a person or a restart."""
         await asyncio.to_thread(topic_admin.require, self._settings)
+        topics = topic_admin.topics_of(self._settings)
+        watched = [topics.history(AGGREGATE), topics.commands(AGGREGATE)]
+        watch = await asyncio.to_thread(TopicWatch.of, self._settings, watched)
         sender = Sender(self._settings)
         lanes = PaymentLanes(Asker(self._gateway, sender))
         follower = Follower(
             ROLE,
             kafka.repeating_consumer(self._settings, group_id(self._settings)),
-            [topic_admin.topics_of(self._settings).history(AGGREGATE)],
+            [topics.history(AGGREGATE)],
             lanes,
             full=lambda full: (
                 lanes.unfinished >= (MOST_UNFINISHED // 2 if full else MOST_UNFINISHED)
@@ -65,8 +70,17 @@ class PaymentsOutbox:
             ),
         )
         logger.info("payments started")
+        watching = asyncio.create_task(_check(watch))
         try:
-            await follower.run(self._stopping, sender.broken)
+            await follower.run(self._stopping, sender.broken, watching)
         finally:
+            watching.cancel()
             await asyncio.to_thread(sender.close)
         logger.info("payments stopped")
+
+
+async def _check(watch: TopicWatch) -> None:
+    """Without end. Raises TopicsUnfit."""
+    while True:
+        watch.look()
+        await asyncio.sleep(CHECK_S)

@@ -7,11 +7,12 @@ import signal
 from confluent_kafka import KafkaException
 
 from payments.http_gateway import HttpGateway
-from payments.outbox import PaymentsOutbox
+from payments.outbox import ROLE, PaymentsOutbox
 from runtime.kafka import KafkaNotConfigured
 from runtime.role import EXIT_OK, EXIT_REFUSED, begin_role
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit
+from runtime.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,8 @@ def run_payments(settings: Settings) -> int:
     """Runs until SIGTERM or SIGINT and returns the exit code. Call it from the main thread."""
     begin_role(settings)
     try:
-        asyncio.run(_run(settings))
+        with Watchdog(ROLE):
+            asyncio.run(_run(settings))
     except (GatewayNotConfigured, KafkaException, KafkaNotConfigured, TopicsUnfit) as refusal:
         logger.error("%s", refusal)
         return EXIT_REFUSED

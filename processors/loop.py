@@ -34,9 +34,11 @@ from processors.transaction import (
     TransactionFailed,
 )
 from runtime import kafka, topic_admin, watchdog
+from runtime.hanging import HangingWatch
 from runtime.records import IncomingRecord, OutgoingRecord, incoming
 from runtime.refusals import is_of_content
 from runtime.settings import Settings
+from runtime.topic_watch import TopicWatch
 from schemas.topics import Topics
 
 logger = logging.getLogger(__name__)
@@ -172,6 +174,13 @@ class Processor:
                 self._settings, f"{self._settings.topic_prefix}.{slot.name}"
             )
             stack.callback(self._writer.close)
+            self._watch = TopicWatch.of(self._settings, self._watched())
+            places = [
+                (topic, number)
+                for topic in self._aggregate_of
+                for number in range(self._settings.partitions)
+            ]
+            stack.enter_context(HangingWatch(self._settings, places))
             group = self._work.group_id(self._settings)
             self._consumer = Consumer(kafka.deciding_consumer(self._settings, group))
             self._owned = OwnedPartitions(
@@ -202,6 +211,12 @@ class Processor:
                 raise
         logger.info("%s stopped after %d commands", self._work.role, self.decided)
 
+    def _watched(self) -> list[str]:
+        """The topics that are read or written here and hold what is known of an aggregate."""
+        topics = self._topics
+        kinds = (topics.commands, topics.events, topics.history, topics.outcomes, topics.parked)
+        return [topic(aggregate.name) for aggregate in self._work.aggregates for topic in kinds]
+
     def _new_decider(self, topic: str, partition: int, store: PartitionState) -> Decider:
         return self._work.new_decider(self._aggregate_of[topic], self._topics, partition, store)
 
@@ -209,6 +224,7 @@ class Processor:
         told_at, told = time.monotonic(), 0
         while not self._stopping.is_set():
             watchdog.beat()
+            self._watch.look()
             if self._doubtful:
                 self._start_over()
             self._owned.restore_step()

@@ -20,6 +20,7 @@ from processors.transaction import TransactionalWriter, TransactionFailed
 from runtime import kafka, topic_admin, watchdog
 from runtime.records import IncomingRecord, OutgoingRecord, incoming
 from runtime.settings import Settings
+from runtime.topic_watch import TopicWatch
 from sagas.choreography import EVENTS, Reaction, react
 from schemas import headers
 from schemas.ids import derived_id, is_id
@@ -106,6 +107,8 @@ class Reactor:
         group = f"{self._settings.topic_prefix}.{ROLE}"
         consumer = Consumer(kafka.repeating_consumer(self._settings, group))
         try:
+            watched = [self._topics.history(SAGA), self._topics.commands(SAGA)]
+            watch = TopicWatch.of(self._settings, watched)
             with Slot(self._settings.home, ROLE) as slot:
                 name = f"{self._settings.topic_prefix}.{slot.name}"
                 writer = TransactionalWriter(self._settings, name)
@@ -113,6 +116,7 @@ class Reactor:
                 logger.info("reactor started as %s", slot.name)
                 while not self._stopping.is_set():
                     watchdog.beat()
+                    watch.look()
                     self._react(consumer, writer)
                 writer.close()
         finally:

@@ -161,7 +161,8 @@ class Restorer:
             waiting = ", ".join(f"{topic}-{partition}" for topic, partition in self._targets)
             raise RestoreStalled(
                 f"nothing could be read for {STALLED_AFTER_S:g} s, but {waiting} did not reach the high "
-                "watermark: a transaction hangs open (kafka-transactions find-hanging), or a broker is gone"
+                "watermark: a transaction hangs open (`orderflow topics abort-hanging` says whose it is and "
+                "ends it), or a broker is gone"
             )
         if self.busy and now - self._told_at > PROGRESS_EVERY_S:
             self._told_at = now

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from runtime import kafka
+from runtime import kafka, watchdog
 from runtime.lanes import Place
 from runtime.records import IncomingRecord, incoming
 
@@ -124,6 +124,7 @@ class Follower:
             self._thread.shutdown()
 
     async def _turn(self, fates: Sequence[asyncio.Future[None]]) -> None:
+        watchdog.beat()
         self._set_pace()
         for message in await self._in_thread(self._consume):
             if kafka.is_record(message):

@@ -23,6 +23,10 @@ from schemas.topics import Topics, TopicSpec
 TIMEOUT_S: Final = 30.0
 POLL_S: Final = 0.05
 SPREADS_WITHIN_S: Final = 3.0
+DESCRIBE_CALL_S: Final = 5.0
+"""A broker that comes back may leave a first question without an answer; without a time-out of ours the
+library waits for a minute.
+"""
 
 
 class TopicState(StrEnum):
@@ -105,17 +109,22 @@ def require(settings: Settings) -> None:
 
 def topic_ids(settings: Settings, topics: Sequence[str]) -> dict[str, str]:
     """The broker's id of each topic: a topic deleted and made anew has another. Raises TopicsMissing."""
-    client = AdminClient(kafka.admin(settings))  # its futures fail when it is collected before them
-
-    def ids_now() -> dict[str, str]:
-        futures = client.describe_topics(TopicCollection(list(topics)))
-        return {topic: str(future.result().topic_id) for topic, future in futures.items()}
-
+    client = AdminClient(kafka.admin(settings))
     try:
         # The broker that is asked may not have heard yet of a topic that was just made.
-        return kafka.until_answered(ids_now, SPREADS_WITHIN_S)
+        return kafka.until_answered(lambda: ids_now(client, topics), SPREADS_WITHIN_S)
     except KafkaException as error:
         raise TopicsMissing(f"{error.args[0].str()}. {TopicsMissing.__doc__}") from error
+
+
+def ids_now(client: AdminClient, topics: Sequence[str]) -> dict[str, str]:
+    """As ``topic_ids``, asked once. Raises KafkaException, TimeoutError.
+
+    ``client`` has to be kept until this returns: its futures fail when it is collected before them.
+    """
+    futures = client.describe_topics(TopicCollection(list(topics)), request_timeout=DESCRIBE_CALL_S)
+    within_s = 2 * DESCRIBE_CALL_S  # the library ends it earlier, unless it hangs
+    return {topic: str(future.result(within_s).topic_id) for topic, future in futures.items()}
 
 
 def _refuse_other_partition_counts(differences: Sequence[TopicDifference]) -> None:

@@ -17,7 +17,7 @@ from orderflow.cli.output import Output, OutputOption, Styled, answers, print_js
 from orderflow.dead_letters import Desk
 from orderflow.lag import LagMeter
 from orderflow.servers import ServersNotFound, check_kafka, check_redis, located, wants_embedded
-from runtime import topic_admin
+from runtime import hanging, topic_admin
 from runtime.embedded import EmbeddedServerError
 from runtime.embedded.jars import LOCK_FILE, cache_folder, parse_lock
 from runtime.embedded.java import find_java
@@ -94,6 +94,7 @@ def _examine(settings: Settings) -> Iterator[Finding]:
     if topics.mark is Mark.OK:
         yield from _webhooks(found)
         yield _dead_letters(found)
+        yield _transactions(found)
     if topics.mark is Mark.OK and redis_found.mark is Mark.OK:
         yield from _lags(found)
         yield from _histories(found)
@@ -234,6 +235,25 @@ def _histories(settings: Settings) -> Iterator[Finding]:
         )
         remedy = "The indexer's log says where they are. Let only processors write to `*.history`."
         yield Finding("histories", Mark.NOTE, text, remedy)
+
+
+def _transactions(settings: Settings) -> Finding:
+    """Takes a moment only where a transaction is open."""
+    places = [
+        (spec.name, number)
+        for spec in topic_admin.topics_of(settings).specs()
+        for number in range(spec.partitions)
+    ]
+    stuck = hanging.stuck(settings, places)
+    if not stuck:
+        return Finding("transactions", Mark.OK, "none hangs")
+    whose = ", ".join(
+        f"{one.topic}-{one.partition} at {one.stable_offset} (producer {one.producer_id}, epoch "
+        f"{one.producer_epoch}, {one.transactional_id or 'of an unknown transactional id'})"
+        for one in hanging.find(settings, stuck)
+    )
+    text = f"open for longer than any may be: {whose}"
+    return Finding("transactions", Mark.BAD, text, "`orderflow topics abort-hanging`")
 
 
 def _lags(settings: Settings) -> Iterator[Finding]:

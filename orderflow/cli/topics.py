@@ -10,7 +10,9 @@ from orderflow.cli.exits import Exit, Refused, quit_with
 from orderflow.cli.output import Output, OutputOption, answers, print_json, table
 from orderflow.offsets import GroupInUse, PartitionOffsets, examine
 from orderflow.offsets import accept_loss as set_offsets
-from runtime import topic_admin
+from runtime import hanging, topic_admin
+from runtime.hanging import Hanging
+from runtime.settings import Settings
 from runtime.topic_admin import TopicDifference, TopicState
 
 app = typer.Typer(
@@ -110,6 +112,70 @@ def offsets(
         raise Refused(str(error), "Stop them, then try again.", Exit.NO) from None
     if output is Output.TABLE:
         answers().say(f"{len(problems)} offsets set. Start the processors.")
+
+
+@app.command("abort-hanging")
+def abort_hanging(
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Abort those, too, that their coordinator knows as under way or as committed.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Find transactions that hang open and abort them: readers and processors wait for them for ever."""
+    settings = connected(redis=False)
+    found = hanging.find(settings, hanging.stuck(settings, _partitions(settings)))
+    if output is Output.JSON:
+        print_json(found)
+    elif not found:
+        answers().say("No transaction hangs.")
+        return
+    else:
+        _print_hanging(found)
+    # To abort what was committed would leave it on some partitions and not on others.
+    ours = [one for one in found if force or one.state not in hanging.STILL_MEANT]
+    if not ours:
+        if found:
+            raise Refused(
+                "their coordinator knows these transactions as under way or as committed",
+                "Wait for them, or abort them with --force; then run `orderflow verify`.",
+                Exit.NO,
+            )
+        return
+    if not yes:
+        typer.confirm(f"Abort {len(ours)} transactions?", abort=True)
+    hanging.abort(settings, ours)
+    if output is Output.TABLE:
+        answers().say(f"{len(ours)} transactions aborted.")
+
+
+def _partitions(settings: Settings) -> list[tuple[str, int]]:
+    """All partitions of the product's topics."""
+    return [
+        (spec.name, number)
+        for spec in topic_admin.topics_of(settings).specs()
+        for number in range(spec.partitions)
+    ]
+
+
+def _print_hanging(found: Sequence[Hanging]) -> None:
+    rows = (
+        (
+            f"{one.topic}-{one.partition}",
+            one.stable_offset,
+            one.end,
+            f"{one.producer_id}/{one.producer_epoch}",
+            one.transactional_id or "unknown",
+            one.state or "unknown",
+        )
+        for one in found
+    )
+    columns = ("partition", "stable", "end", "producer/epoch", "transactional id", "state")
+    answers().show(table("Hanging transactions", columns, rows))
 
 
 def _print_offsets(found: Sequence[PartitionOffsets]) -> None:
