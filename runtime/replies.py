@@ -8,11 +8,12 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from runtime import kafka
+from runtime.records import headers_of
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from runtime.waiting import UNTOLD, ReaderDied, RepliesMissed, Waiters
@@ -124,9 +125,5 @@ class ReplyReader:
 
 def _token(message: Message) -> bytes | None:
     """The token that came back; None from a processor that knows none."""
-    try:
-        found: Any = dict(message.headers() or ())
-    except SystemError:  # the library, of a header name that is not UTF-8
-        return UNTOLD
-    token = found.get(headers.REPLY_TOKEN, UNTOLD)
+    token = dict(headers_of(message) or ()).get(headers.REPLY_TOKEN, UNTOLD)
     return token if isinstance(token, bytes) else UNTOLD
