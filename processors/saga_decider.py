@@ -16,16 +16,16 @@ from processors.judge import Case, Draft, Known, Step
 from processors.outbox import Occurrence, command_record
 from processors.state_store import State
 from runtime.records import Headers, OutgoingRecord
-from sagas import react
+from sagas import choreography, react
 from sagas.messages import StartSaga, WakeSaga
 from sagas.react import FollowUp, wake_id
 from schemas import headers
 from schemas.decoding import decoder
-from schemas.ids import end_key
+from schemas.ids import derived_id, end_key
 from schemas.records import FIRST_VERSION, Outcome, decode_outcome, encode
-from schemas.rejections import Rejection
+from schemas.rejections import Code, Rejection
 from schemas.saga import ENDED, SagaEnd, SagaEvent, SagaState, SagaStatus
-from schemas.topics import Topics
+from schemas.topics import SAGA, Topics
 from schemas.upcasting import StateReader, version_of
 
 SETTLED: Final = ENDED | {SagaStatus.NEEDS_OPERATOR}
@@ -196,7 +196,28 @@ class SagaDecider(Decider):
         records = super()._conclude(case, rejection, version, events)
         if rejection is None:
             records += self._tell_the_end(case)
+        elif rejection.code is Code.MADE_BY_ANOTHER:
+            records += self._tell_the_order(case, rejection)
         return records
+
+    def _tell_the_order(self, case: Case, rejection: Rejection) -> list[OutgoingRecord]:
+        """The commands by which an order hears that a part of it cannot be: its id is another saga's."""
+        request = case.request
+        marks: Headers = [mark for mark in case.marks if mark[0] != headers.ANSWER_TO]
+        return [
+            command_record(
+                self._topics,
+                SAGA,
+                each.saga_id,
+                kind=type(each.command),
+                command_id=derived_id("refused", request.aggregate_id, request.command_id, str(n)),
+                data=each.command.__pydantic_serializer__.to_json(each.command),
+                marks=marks,
+            )
+            for n, each in enumerate(
+                choreography.refused(request.aggregate_id, request.command, rejection)
+            )
+        ]
 
     def _repeat(self, case: Case, first: bytes) -> list[OutgoingRecord]:
         records = super()._repeat(case, first)

@@ -169,7 +169,8 @@ class Shop:
                 paid: Any = {"order_id": order_id, "amount": 5, "currency": "GBP"}
                 self.world.send(command(order_id, "RequestPayment", **paid))
             case part:
-                kind = COORDINATIONS[which // 6 % 2]
+                # The same order each time, so that its client repeats it and reuses no id.
+                kind = COORDINATIONS[part % 2]
                 suffix = (":user", ":inventory", ":payment")[part - 3]
                 paying = {"payment_token": "tok_approve", "coordination": kind}
                 self.world.place(f"{order_id}{suffix}", **theirs, **paying)
