@@ -20,16 +20,16 @@ from processors.outbox import Occurrence, command_record
 from processors.state_store import State
 from processors.unit_of_work import Case, Draft, Known, Step
 from runtime.records import Headers, IncomingRecord, OutgoingRecord
-from sagas import react
+from sagas import choreography, react
 from sagas.messages import StartSaga, WakeSaga
 from sagas.react import FollowUp, wake_id
 from schemas import headers
 from schemas.decoding import DecodeError, decoder
-from schemas.ids import end_key
+from schemas.ids import derived_id, end_key
 from schemas.records import FIRST_VERSION, decode_outcome, encode
-from schemas.rejections import Rejection
+from schemas.rejections import Code, Rejection
 from schemas.saga import ENDED, EndStatus, SagaEnd, SagaEvent, SagaState, SagaStatus
-from schemas.topics import Topics
+from schemas.topics import SAGA, Topics
 from schemas.upcasting import StateReader, version_of
 
 logger = logging.getLogger(__name__)
@@ -238,7 +238,28 @@ class SagaDecider(Decider):
             self._tell_those_who_wait(draft, case, draft.last[1].after.root)
         if rejection is None:
             self._tell_the_end(draft, case)
+        elif rejection.code is Code.MADE_BY_ANOTHER:
+            draft.records += self._tell_the_order(case, rejection)
         return draft
+
+    def _tell_the_order(self, case: Case, rejection: Rejection) -> list[OutgoingRecord]:
+        """The commands by which an order hears that a part of it cannot be: its id is another saga's."""
+        request = case.request
+        marks: Headers = [mark for mark in case.marks if mark[0] != headers.ANSWER_TO]
+        return [
+            command_record(
+                self._topics,
+                SAGA,
+                each.saga_id,
+                kind=type(each.command),
+                command_id=derived_id("refused", request.aggregate_id, request.command_id, str(n)),
+                data=each.command.__pydantic_serializer__.to_json(each.command),
+                marks=marks,
+            )
+            for n, each in enumerate(
+                choreography.refused(request.aggregate_id, request.command, rejection)
+            )
+        ]
 
     def _repeat(self, case: Case, first: bytes) -> Draft:
         draft = super()._repeat(case, first)

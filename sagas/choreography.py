@@ -41,6 +41,7 @@ from sagas.messages import CompensateSaga, RecordAnswer, StartSaga
 from sagas.tokens import Token
 from schemas.decoding import decode_object
 from schemas.ids import is_id
+from schemas.rejections import Code, Rejection
 from schemas.saga import (
     SagaCompensated,
     SagaCompleted,
@@ -150,10 +151,10 @@ def react(saga_id: str, event: SagaEvent, correlation_id: str) -> tuple[Reaction
             return _completed(saga_id, part, given, correlation_id) if part else ()
         case SagaFailed(saga=saga) | SagaCompensated(saga=saga):
             part = _part_of_saga.get(saga or "")
-            return _undone(saga_id, part, event, event.code, event.message) if part else ()
+            return _undone(saga_id, part, event.code, event.message, event) if part else ()
         case SagaResolved(saga=saga):
             part = _part_of_saga.get(saga or "")
-            return _undone(saga_id, part, event, "resolved", "by an operator") if part else ()
+            return _undone(saga_id, part, "resolved", "by an operator", event) if part else ()
         case SagaStepFailed(saga=saga, step=step, number=None) if saga == ORDER_CREATE:
             part = _part_of_step.get(step)
             return _bar(saga_id, part) if part else ()
@@ -188,8 +189,21 @@ def _completed(
     return (noted, *begun)
 
 
+def refused(saga_id: str, command: Any, rejection: Rejection) -> tuple[Reaction, ...]:
+    """Tell an order whose part would have this id that it has none: the saga here is somebody else's.
+
+    It is true whoever has sent the command, and without it the order would wait for its part.
+    """
+    if not isinstance(command, StartSaga | CompensateSaga):
+        return ()
+    part = _part_of_saga.get(command.saga or "")
+    if part is None or not saga_id.endswith(part.suffix):
+        return ()
+    return _undone(saga_id, part, Code.SAGA_ALREADY_EXISTS, rejection.message)
+
+
 def _undone(
-    saga_id: str, part: Part, event: SagaEvent, code: str | None, message: str | None
+    saga_id: str, part: Part, code: str | None, message: str | None, *events: SagaEvent
 ) -> tuple[Reaction, ...]:
     """The order's service notes that the part is not done, or undone: whichever it waits for."""
     order_id = saga_id.removesuffix(part.suffix)
@@ -199,7 +213,7 @@ def _undone(
         accepted=False,
         code=code or FAILED,
         message=message,
-        events=({"type": type(event).__name__},),
+        events=tuple({"type": type(event).__name__} for event in events),
     )
     is_undone = RecordAnswer(
         token=str(Token(part.step.name, 0, undo=True)), type=part.saga, accepted=True

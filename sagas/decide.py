@@ -90,6 +90,8 @@ def _start(loaded: Loaded, command: StartSaga, definitions: Definitions) -> Deci
     if saga is not None:
         if saga.saga == command.saga and bytes(saga.input) == bytes(checked):
             return ()
+        if definition.part and saga.saga != command.saga:
+            return _another(saga, command.saga)
         message = f"a saga with this id exists already, of another kind or input: {saga.saga}"
         return Rejection(Code.SAGA_ALREADY_EXISTS, message)
     started = SagaStarted(command.saga, checked, command.correlation_id, loaded.scope or None)

@@ -24,7 +24,7 @@ from payments.memory_gateway import MemoryGateway
 from payments.reaction import Followup, Refund, Task, after_charge, after_refund, react
 from sagas.create_order import PROCESS_PAYMENT
 from sagas.definition import Answer, AnswerEvent, Done, Reading, Refused, Waiting
-from schemas.payment import PaymentState
+from schemas.payment import PaymentState, PaymentStatus
 from schemas.records import EventRecord, encode
 from schemas.rejections import Rejection
 
@@ -121,6 +121,8 @@ class Money(RuleBasedStateMachine):
             )
             answer = Answer(sent.kind, accepted, "x", "x", told, repeated)
             self.reading = PROCESS_PAYMENT.read(answer)
+            if isinstance(self.reading, Done):
+                assert self.state.status is PaymentStatus.CAPTURED, "paid, and going back"
             if isinstance(self.reading, Refused) and self.reading.to_undo:
                 self.refunded_on_request()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 import hypothesis.strategies as st
@@ -49,8 +49,14 @@ SCHEDULING: Final = (
 )
 """What may happen where every message arrives at last; each as often as it is likely."""
 
+STRANGERS: Final = (*("stranger",) * 8, *("thief",) * 4, "fails payment", "refunds early")
+"""What others do under an order's ids, or by hand."""
+
+MEDDLING: Final = (*SCHEDULING, *STRANGERS)
+
 FAULTS: Final = (
     *SCHEDULING,
+    *STRANGERS[::4],
     *("lose", "bug", "refuse", "operator retries", "operator discards") * 3,
     *("mend", "retry"),
 )
@@ -115,6 +121,15 @@ class Shop:
                 world.broken.add((*BUGS, "RecordAnswer", "WakeSaga")[which % (len(BUGS) + 2)])
             case "refuse":
                 self._refuse(BUGS[which % len(BUGS)])
+            case "stranger":
+                self._meet(order_id, which)
+            case "thief":
+                self._steal(order_id, which)
+            case "fails payment":
+                world.send(command(order_id, "FailPayment", reason="by hand"))
+            case "refunds early":
+                early = command(order_id, "RequestRefund", reason="by hand")
+                world.send(replace(early, expected_version=1))
             case "operator retries":
                 world.settle_held()
             case "operator discards":
@@ -139,6 +154,45 @@ class Shop:
             cast(Any, again)(place, twice=True)
         else:
             world.do(kind, place)
+
+    def _meet(self, order_id: str, which: int) -> None:
+        """Somebody else uses an order's id, or that of a part of it, for something of their own."""
+        line = {"sku": "A", "quantity": 1, "unit_price": 1}
+        theirs: Any = {"user_id": "ada", "currency": "GBP", "lines": [line]}
+        match which % 6:
+            case 0:
+                self.world.send(command(order_id, "CreateOrder", **theirs, confirm=True))
+            case 1:
+                sku = SKUS[which // 6 % len(SKUS)]
+                self.world.send(command(sku, "ReserveStock", reservation_id=order_id, quantity=1))
+            case 2:
+                paid: Any = {"order_id": order_id, "amount": 5, "currency": "GBP"}
+                self.world.send(command(order_id, "RequestPayment", **paid))
+            case part:
+                # The same order each time, so that its client repeats it and reuses no id.
+                kind = COORDINATIONS[part % 2]
+                suffix = (":user", ":inventory", ":payment")[part - 3]
+                paying = {"payment_token": "tok_approve", "coordination": kind}
+                self.world.place(f"{order_id}{suffix}", **theirs, **paying)
+
+    def _steal(self, order_id: str, which: int) -> None:
+        """Somebody else gives a command of theirs an id that the pipeline might have derived."""
+        nobody: Any = {"only_if_made_by": "nobody"}
+        stolen = (
+            (order_id, "RecordAnswer", f"timer.{which // 5 % 4}"),
+            (order_id, "RequestRefund", f"{order_id}.capture"),
+            (order_id, "RequestRefund", f"{order_id}.processPayment.0A"),
+            (order_id, "CancelOrder", f"{order_id}.createOrder.0A"),
+            ("A", "ReleaseReservation", f"{order_id}.reserveInventory.0A"),
+        )
+        data: dict[str, dict[str, Any]] = {
+            "RecordAnswer": {"token": "nonsense", "type": "X", "accepted": True},
+            "RequestRefund": {"reason": "x", **nobody},
+            "CancelOrder": {"reason": "x", **nobody},
+            "ReleaseReservation": {"reservation_id": order_id, **nobody},
+        }
+        key, kind, command_id = stolen[which % len(stolen)]
+        self.world.send(command(key, kind, command_id=command_id, **data[kind]))
 
     def _refuse(self, kind: str) -> None:
         self.world.refusing.add(kind)
@@ -248,6 +302,15 @@ def run(
 @settings(max_examples=200, deadline=None)
 @given(orders, moves(SCHEDULING))
 def test_every_order_ends_well_or_is_undone_whatever_the_order_of_things(
+    chosen: list[dict[str, Any]], done: list[tuple[str, int]]
+) -> None:
+    for end in run(chosen, done):
+        event(end)
+
+
+@settings(max_examples=300, deadline=None)
+@given(orders, moves(MEDDLING))
+def test_nobodys_object_is_touched_by_the_saga_of_another_of_the_same_id(
     chosen: list[dict[str, Any]], done: list[tuple[str, int]]
 ) -> None:
     for end in run(chosen, done):

@@ -14,6 +14,8 @@ from orderflow.memory_pipeline import SCOPE
 from payments.ledger import Entry
 from runtime.records import OutgoingRecord
 from sagas import AGGREGATES
+from sagas.choreography import ORDER_CREATE
+from sagas.create_order import REASON
 from schemas.ids import is_part_key
 from schemas.inventory import Reservation, StockLevel
 from schemas.order import OrderState, OrderStatus
@@ -33,9 +35,10 @@ def check_laws(world: World) -> None:
     sagas = world.states(SAGA, SagaState)
     orders = _confirmed(world)
     completed = {key for key, saga in sagas.items() if saga.status is SagaStatus.COMPLETED}
-    assert set(orders) == {key for key in completed if ":" not in key}
+    assert set(orders) == {key for key in completed if sagas[key].saga in laws.PLACING}
     _check_stock(world, orders)
     _check_money(world, orders)
+    check_strangers(world)
     check_log(world)
     assert drifts(world) == []
 
@@ -62,8 +65,9 @@ def drifts(world: World, cut: Mapping[str, States] | None = None) -> list[Drift]
 
 
 def _confirmed(world: World) -> dict[str, OrderState]:
-    """The orders that stand; every other one is cancelled."""
-    orders = world.states("order", OrderState)
+    """The sagas' orders that stand; every other one is cancelled."""
+    found = world.states("order", OrderState)
+    orders = {key: order for key, order in found.items() if order.made_by is not None}
     statuses = {order.status for order in orders.values()}
     assert statuses <= {OrderStatus.CONFIRMED, OrderStatus.CANCELLED}
     return {key: o for key, o in orders.items() if o.status is OrderStatus.CONFIRMED}
@@ -78,15 +82,15 @@ def _check_stock(world: World, orders: dict[str, OrderState]) -> None:
     held: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for key, value in world.stores["inventory"].states.data.items():
         sku, _, order_id = key.decode().partition("/")
-        if order_id:
-            held[sku][order_id] = _state(decode_event(value), Reservation).quantity
+        if order_id and (one := _state(decode_event(value), Reservation)).made_by is not None:
+            held[sku][order_id] = one.quantity
     assert held == needed
-    for sku, level in world.states("inventory", StockLevel).items():
-        assert not list(laws.stock(sku, level, held[sku].total()))
 
 
 def _check_money(world: World, orders: dict[str, OrderState]) -> None:
     """What the gateway has, and what the books say it has, is what the orders cost."""
+    payments = world.states("payment", PaymentState)
+    payments = {key: payment for key, payment in payments.items() if payment.made_by is not None}
     owed = {key: order.total for key, order in orders.items() if order.total}
     book = world.gateway.ledger.book()
     for movements in (book.charges, book.refunds):
@@ -97,9 +101,30 @@ def _check_money(world: World, orders: dict[str, OrderState]) -> None:
     for entry in book.refunds:
         taken[payment_of(entry)] -= entry.amount
     assert {key: amount for key, amount in taken.items() if amount} == owed
-    payments = world.states("payment", PaymentState)
     kept = {key: payment.captured - payment.refunded for key, payment in payments.items()}
     assert {key: amount for key, amount in kept.items() if amount} == owed
+
+
+def check_strangers(world: World) -> None:
+    """What no saga has made is as its maker left it, and no order takes back what is no part of it."""
+    for order in world.states("order", OrderState).values():
+        assert order.made_by is not None or order.status is OrderStatus.CONFIRMED
+    opened: Counter[str] = Counter()
+    for _, event in _events(world, TOPICS.history("inventory")):
+        if event.type == "StockReserved":
+            opened["made"] += msgspec.json.decode(event.data)["made_by"] is None
+    for key, value in world.stores["inventory"].states.data.items():
+        if is_part_key(key.decode()):
+            opened["there"] += _state(decode_event(value), Reservation).made_by is None
+    assert opened["made"] == opened["there"]
+    strangers = {key for key, p in world.states("payment", PaymentState).items() if not p.made_by}
+    for key, event in _events(world, TOPICS.history("payment")):
+        if key.decode() in strangers and event.type == "PaymentRefundRequested":
+            assert msgspec.json.decode(event.data)["reason"] != REASON
+    sagas = world.states(SAGA, SagaState)
+    for key, event in _events(world, TOPICS.history(SAGA)):
+        if sagas[key.decode()].saga in laws.PLACING and event.type == "SagaCompensationOrdered":
+            assert msgspec.json.decode(event.data)["by"] != ORDER_CREATE
 
 
 def payment_of(entry: Entry) -> str:

@@ -223,3 +223,15 @@ def test_what_was_ever_shipped_has_a_limit() -> None:
         f"1 piece more would make {MAX_AMOUNT + 1} ever shipped; the limit is {MAX_AMOUNT}",
         "reservation_id",
     )
+
+
+def test_only_its_maker_may_say_that_a_reservation_is_its_to_release() -> None:
+    mine = ReleaseReservation(reservation_id="o-1", only_if_made_by="o-1.5c0pe")
+    signed = [*TEN_CUPS, StockReserved("o-1", 3, "o-1.5c0pe")]
+    given(signed).when(mine).then([ReservationReleased("o-1", 3)])
+    for past in (THREE_HELD, [*TEN_CUPS, StockReserved("o-1", 3, "o-1.other")]):
+        given(past).when(mine).then_rejected(
+            Code.MADE_BY_ANOTHER,
+            "reservation o-1 was not made by o-1.5c0pe, so it is not touched",
+            "only_if_made_by",
+        )

@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import msgspec
 import pytest
 from pydantic import ValidationError
 
@@ -175,3 +176,16 @@ def test_an_order_has_1_to_1000_lines(count: int, fits: bool) -> None:
     else:
         with pytest.raises(ValidationError, match="lines"):
             CreateOrder.model_validate_json(body)
+
+
+def test_only_its_maker_may_say_that_an_order_is_its_to_cancel() -> None:
+    mine = CancelOrder(reason="x", only_if_made_by="o-1.5c0pe")
+    made = msgspec.structs.replace(CREATED, made_by="o-1.5c0pe")
+    given([made]).when(mine).then([OrderCancelled("x")])
+    given([made]).when(CancelOrder(reason="x")).then([OrderCancelled("x")])
+    for past in ([CREATED], [msgspec.structs.replace(CREATED, made_by="o-1.other")]):
+        given(past).when(mine).then_rejected(
+            Code.MADE_BY_ANOTHER,
+            "the order was not made by o-1.5c0pe, so it is not touched",
+            "only_if_made_by",
+        )

@@ -5,8 +5,10 @@ from itertools import product
 import msgspec
 import pytest
 
-from commands.aggregate import Command
+from commands.aggregate import Command, Loaded
 from commands.payment import (
+    CHARGED_ALL_THE_SAME,
+    PAYMENT,
     CapturePayment,
     FailPayment,
     RefundPayment,
@@ -283,3 +285,54 @@ def test_what_was_not_taken_cannot_go_back(amount: int | None) -> None:
     given([REQUESTED, REFUNDING]).when(RefundPayment(amount=amount)).then_rejected(
         Code.INVALID_TRANSITION, "nothing was captured so far, so nothing can go back"
     )
+
+
+KEPT = PaymentRequested("o-1", 1_000, "EUR", "tok_1", "o-1.5c0pe", "p-1.5c0pe")
+
+
+def test_what_the_gateway_charged_before_a_payment_was_failed_by_hand_goes_back() -> None:
+    """Nobody else would give it back: the order has come to nothing."""
+    past = [KEPT, PaymentFailed("by hand")]
+    decided = given(past).when(CapturePayment(amount=900, reference="ch_1"))
+    decided.then(
+        [
+            PaymentRefundRequested(CHARGED_ALL_THE_SAME, "tok_1", "p-1.5c0pe"),
+            PaymentCaptured(900, "ch_1", refunding=True),
+        ]
+    )
+    state = decided.state.root
+    assert (state.status, state.captured) == (PaymentStatus.REFUND_REQUESTED, 900)
+    assert isinstance(decided.decision, tuple)
+    back = [*past, *decided.decision]
+    given(back).when(CapturePayment(amount=900, reference="ch_1")).then([])
+    refunded = given(back).when(RefundPayment(amount=900)).state.root
+    assert (refunded.status, refunded.refunded) == (PaymentStatus.REFUNDED, 900)
+
+
+def test_a_capture_says_whether_it_goes_back_already() -> None:
+    refunding = PaymentRefundRequested("x", "tok_1", "p-1.5c0pe")
+    given([KEPT]).when(CapturePayment()).then([PaymentCaptured(1_000)])
+    given([KEPT, refunding]).when(CapturePayment()).then([PaymentCaptured(1_000, refunding=True)])
+
+
+def test_a_refund_is_of_the_key_that_was_charged_and_a_scope_is_in_a_new_ones() -> None:
+    given([KEPT]).when(RequestRefund(reason="x")).then(
+        [PaymentRefundRequested("x", "tok_1", "p-1.5c0pe")]
+    )
+    given([ASKED]).when(RequestRefund(reason="x")).then([PaymentRefundRequested("x", "tok_1")])
+    request = RequestPayment(order_id="o-1", amount=1_000, currency="EUR", token="tok_1")
+    scoped = Loaded(None, {}, "p-1", "5c0pe")
+    asked = msgspec.structs.replace(ASKED, gateway_key="p-1.5c0pe")
+    assert PAYMENT.decide(scoped, request) == (asked,)
+    assert PAYMENT.decide(scoped, request.model_copy(update={"token": None})) == (REQUESTED,)
+
+
+def test_only_its_maker_may_say_that_a_payment_is_its_to_refund() -> None:
+    mine = RequestRefund(reason="x", only_if_made_by="o-1.5c0pe")
+    assert given([KEPT]).when(mine).state.root.status is PaymentStatus.REFUND_REQUESTED
+    for past in ([ASKED], [msgspec.structs.replace(KEPT, made_by="o-1.other")]):
+        given(past).when(mine).then_rejected(
+            Code.MADE_BY_ANOTHER,
+            "the payment was not made by o-1.5c0pe, so it is not touched",
+            "only_if_made_by",
+        )
