@@ -31,7 +31,7 @@ from runtime.records import IncomingRecord, incoming
 from runtime.redis import is_cluster, new_line, pooled
 from runtime.settings import Settings
 from runtime.topic_admin import topic_ids, topics_of
-from runtime.topic_watch import TopicWatch
+from runtime.topic_identity import TopicIdentity
 from schemas import headers, topics
 from schemas.decoding import decoder
 from schemas.ids import MAX_ID_LENGTH, PART_SEPARATOR, is_id
@@ -171,7 +171,7 @@ class Indexer:
         Raises KafkaException, TopicsMadeAnew.
         """
         assigned, beat_at = False, 0.0
-        topics_watch, redis = TopicWatch(self._settings, self._ids), Condition("Redis")
+        topics_watch, redis = TopicIdentity(self._settings, self._ids), Condition("Redis")
         while not stopping.is_set():
             topics_watch.look()
             try:

@@ -20,7 +20,7 @@ from runtime.redis import RedisNotConfigured
 from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit
-from runtime.topic_watch import TopicWatch
+from runtime.topic_identity import TopicIdentity
 
 if TYPE_CHECKING:
     import faust
@@ -66,7 +66,7 @@ async def _run(settings: Settings, views: tuple[View, ...]) -> int:
     feed = build_feed(settings, views, ids)
     app = build_app(settings, views, feed)
     try:
-        if await _first(stop, _serve(app, feed, consumer_of, TopicWatch(settings, ids))):
+        if await _first(stop, _serve(app, feed, consumer_of, TopicIdentity(settings, ids))):
             return EXIT_OK
         return EXIT_REFUSED
     finally:
@@ -74,7 +74,7 @@ async def _run(settings: Settings, views: tuple[View, ...]) -> int:
         await feed.close()
 
 
-async def _serve(app: faust.App, feed: Any, consumer_of: Any, topics: TopicWatch) -> None:
+async def _serve(app: faust.App, feed: Any, consumer_of: Any, topics: TopicIdentity) -> None:
     """Returns when the application ended by itself, which it should not."""
     from readmodels.app import ConsumerReader
     from readmodels.watch import Watch

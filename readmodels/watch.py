@@ -17,7 +17,7 @@ from faust import App
 from readmodels.feed import REDIS_FAULTS, Feed
 from readmodels.positions import TopicPart
 from readmodels.transport import BatchConsumer
-from runtime.topic_watch import TopicWatch
+from runtime.topic_identity import TopicIdentity
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,9 @@ LOST_AFTER_S: Final = 3.0
 class Watch:
     """One a process; `run` ends only by being cancelled, by a bug, or when a topic was made anew."""
 
-    def __init__(self, feed: Feed, app: App, consumer: BatchConsumer, topics: TopicWatch) -> None:
+    def __init__(
+        self, feed: Feed, app: App, consumer: BatchConsumer, topics: TopicIdentity
+    ) -> None:
         self._feed = feed
         self._app = app
         self._consumer = consumer

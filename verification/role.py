@@ -25,7 +25,7 @@ from runtime.redis import RedisNotConfigured, pooled
 from runtime.role import EXIT_OK, EXIT_REFUSED, log_to_stderr
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit, topic_ids, topics_of
-from runtime.topic_watch import TopicWatch
+from runtime.topic_identity import TopicIdentity
 from schemas.topics import AGGREGATES
 from verification.drift import Drift
 from verification.pace import Pace, Stopped
@@ -62,7 +62,7 @@ def run_verifier(settings: Settings, per_s: int = PER_S) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
     logger.info("verifier is running, %d records and rows a second", per_s)
-    topics: TopicWatch | None = None
+    topics: TopicIdentity | None = None
     while not stop.is_set():
         try:
             topics = topics or _topic_watch(settings)
@@ -82,11 +82,11 @@ def run_verifier(settings: Settings, per_s: int = PER_S) -> int:
     return EXIT_OK
 
 
-def _topic_watch(settings: Settings) -> TopicWatch:
+def _topic_watch(settings: Settings) -> TopicIdentity:
     """Raises TopicsMissing, KafkaException."""
     topics = topics_of(settings)
     names = [name for a in AGGREGATES for name in (topics.events(a), topics.history(a))]
-    return TopicWatch(settings, topic_ids(settings, names))
+    return TopicIdentity(settings, topic_ids(settings, names))
 
 
 def _tell(settings: Settings, report: Report) -> None:

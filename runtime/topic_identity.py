@@ -30,7 +30,7 @@ class TopicsMadeAnew(TopicsUnfit):
     """
 
 
-class TopicWatch:
+class TopicIdentity:
     """``ids``: topic → the broker's id of it, as `topic_admin.topic_ids` gives them. Not thread-safe."""
 
     def __init__(
