@@ -4,7 +4,8 @@ Half a dozen of these are made for every command, hence structs: they are made t
 as named tuples, and with ``gc=False`` the collector does not visit them (they can be in no cycle).
 """
 
-import operator
+from collections.abc import Callable
+from operator import methodcaller
 from typing import Final
 
 import msgspec
@@ -19,14 +20,10 @@ LATEST_MS: Final = 253_402_300_799_999
 Headers = headers.Marks
 """As the client library takes them; those that come in are bytes, or None where one has no value."""
 
-
-read_headers: Final = operator.methodcaller("headers")
-"""Return the headers of a message. Raises SystemError if a name among them is not UTF-8; then its headers
-must not be asked for again.
-
-For such a name the client's method returns a broken list and leaves an exception behind. The interpreter
-misses that exception once it has optimised the call; it is raised somewhere later, and reading the list takes
-the process down. A call through C is checked each time.
+_headers: Final[Callable[[Message], Headers | None]] = methodcaller("headers")
+"""The client returns a list *and* sets an error where it cannot decode a name. A plain call, once the
+interpreter has specialised it, does not see that, and the error is raised wherever Python looks next. This
+one always looks.
 """
 
 
@@ -66,13 +63,9 @@ def incoming(message: Message) -> IncomingRecord:
     one. Never raises, whatever was written.
     """
     _, sent_at_ms = message.timestamp()
-    marks: Headers
-    unreadable = False
-    try:
-        marks = read_headers(message) or []
-    except (SystemError, UnicodeDecodeError):
-        # So the client says that it cannot decode a name; what it has read so far must not be touched.
-        marks, unreadable = [], True
+    marks = headers_of(message)
+    unreadable = marks is None
+    marks = marks or []
     at_ms = min(max(0, sent_at_ms), LATEST_MS)
     return IncomingRecord(
         message.topic(),  # type: ignore[arg-type]  # a record has a place; only errors have none
@@ -84,6 +77,17 @@ def incoming(message: Message) -> IncomingRecord:
         marks,
         unreadable,
     )
+
+
+def headers_of(message: Message) -> Headers | None:
+    """Return a message's headers; None if the client cannot read them, since a name of one is no UTF-8.
+
+    Ask a message once: the client's second answer is a list with holes, on which Python crashes.
+    """
+    try:
+        return _headers(message) or []
+    except SystemError:
+        return None
 
 
 def occurred_at_ms(marks: Headers, sent_at_ms: int) -> int:

@@ -245,7 +245,11 @@ def test_a_header_name_that_is_not_utf8_is_a_refused_command(stack: Stack) -> No
     if kcat is None:
         pytest.skip("kcat is not installed, and no Python client can write such a name")
     topic = f"{stack.settings.topic_prefix}.{COMMANDS}"
-    for value in (register("utf8"), b"no json"):
+    for value in (
+        *(register(f"utf8-{number}") for number in range(5)),
+        register("utf8"),
+        b"no json",
+    ):
         subprocess.run(
             [
                 *(kcat, "-P", "-b", str(stack.settings.kafka_bootstrap_servers), "-t", topic),

@@ -171,6 +171,10 @@ def test_whatever_comes_in_has_an_outcome_or_a_letter_and_the_next_command_goes_
         written = one.decide_all([record])
         assert all(fits(each) for each in written)
         assert written or key == b"ada", "nothing says what became of it"
+        assert all(
+            dict(letter.headers)[headers.ERROR_CODE] != Code.INTERNAL_ERROR.encode()
+            for letter in letters(written)
+        ), "it was refused by no rule, but by the last line of defence"
         if not is_id((key or b"").decode(errors="replace")):
             assert len(letters(written)) == 1
     one.seal()
@@ -248,6 +252,21 @@ def test_a_refused_command_is_still_answered_where_its_sender_waits() -> None:
     (reply,) = [record for record in written if record.topic == TOPICS.replies]
     assert reply.partition == 3
     assert decode_outcome(reply.value or b"").code is Code.TOO_LARGE
+
+
+@pytest.mark.parametrize("digits", [b"9" * 5_000, b"16", b"-1", b"\xb2", b"", None])
+def test_a_reply_partition_that_is_none_is_no_reason_to_refuse(digits: bytes | None) -> None:
+    record = incoming(b"ada", REGISTER, [(headers.REPLY_PARTITION, digits)])
+    written = decider("user").decide_all([record])
+    assert outcomes(written)[0].accepted
+    assert TOPICS.replies not in [each.topic for each in written]
+
+
+def test_a_saga_under_a_key_that_is_no_id_is_left_alone_when_it_is_due() -> None:
+    store = MemoryState(appointment)
+    due = events.saga("s", 1, wakes_at_ms=5).value or b""
+    store.states.write({b"\xff": due, b"o-1": due}, 1)
+    assert [record.key for record in decider(SAGA, store).due(6)] == [b"o-1"]
 
 
 def test_a_record_whose_headers_cannot_be_read_is_refused_in_words() -> None:
