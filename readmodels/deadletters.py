@@ -9,7 +9,7 @@ one record must not stop the others.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,7 +35,6 @@ _REFUSALS: Final = (
     InvalidTimestampError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
-    UnicodeError,
 )
 """The letter itself is at fault: the same letter would be refused again."""
 
@@ -85,27 +84,29 @@ class DeadLetters:
         self._producer: AIOKafkaProducer | None = None
 
     async def send(self, letters: Sequence[DeadLetter]) -> None:
-        """Returns when all are on the broker's disk. Raises KafkaError; then send all of them again."""
+        """Returns when all are on the broker's disk. Raises KafkaError or OSError; then send all of them
+        again.
+        """
         for letter in letters:
-            if await self._sent(letter.letter()):
-                continue
-            if not await self._sent(letter.least()):
-                logger.error("no dead letter for %s: the broker refuses it", letter.place)
+            if not (await self._sent(letter.letter) or await self._sent(letter.least)):
+                logger.error("no dead letter for %s: it cannot be sent", letter.place)
 
-    async def _sent(self, letter: Letter) -> bool:
-        """False if the broker refuses this letter. Raises KafkaError if it may take it later."""
+    async def _sent(self, make: Callable[[], Letter]) -> bool:
+        """False if this letter can never be sent. Raises KafkaError or OSError if it may be sent later."""
         try:
             producer = await self._open()
+            letter = make()
             await producer.send_and_wait(
                 self._topic, key=letter.key, value=letter.value, headers=letter.headers
             )
-        except _REFUSALS as refusal:
-            logger.warning("the broker refuses a dead letter: %r", refusal)
-            await self.close()  # its sequence numbers count what was refused
-            return False
-        except KafkaError:
-            await self.close()
+        except MemoryError:
             raise
+        except Exception as fault:
+            await self.close()  # after a refusal the broker expects other sequence numbers
+            if isinstance(fault, (KafkaError, OSError)) and not isinstance(fault, _REFUSALS):
+                raise
+            logger.warning("a dead letter cannot be sent: %r", fault)
+            return False
         return True
 
     async def close(self) -> None:

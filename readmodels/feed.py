@@ -205,7 +205,7 @@ class Feed:
             except MemoryError:
                 raise
             except Exception as fault:  # noqa: BLE001 - what no retry mends must not stop the partition
-                if await self._is_refusal(batch.part[0], fault):
+                if await self._is_refusal(piece, fault):
                     return fault
                 condition.broken(fault)
                 attempt += 1
@@ -221,13 +221,15 @@ class Feed:
             await self._letters.send(letters)
             logger.warning("%d records of %s went to the dead letters", len(letters), part)
 
-    async def _is_refusal(self, topic: str, fault: Exception) -> bool:
+    async def _is_refusal(self, piece: Piece, fault: Exception) -> bool:
         """True if what was to be applied is at fault, and not something that passes."""
         if isinstance(fault, PASSING_FAULTS) and not refusals.may_be_content(fault):
             return False
+        if not any(changes for _, changes in piece.changes):
+            return False  # there was only a position to move: no record is to blame
         try:
             async with self._own_turn:
-                keys = [self._keys(view) for view in self._reading[topic]]
+                keys = [self._keys(view) for view in self._reading[piece.batch.part[0]]]
                 await drive_async(self._own_line, positions.probe(keys))
         except REDIS_FAULTS:
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from confluent_kafka import Consumer, Message
 
@@ -14,7 +14,7 @@ from readmodels.records import read as read_record
 from readmodels.views import View
 from runtime import kafka, reading
 from runtime.reading import BATCH
-from runtime.records import headers_of as readable_headers_of
+from runtime.records import headers_of as read_headers
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas.partitioner import partition_for
@@ -90,8 +90,8 @@ def read_between(
 
 def headers_of(message: Message) -> Headers:
     """Return the headers of a message; UNREADABLE_HEADERS if a name among them is not UTF-8."""
-    found: Any = readable_headers_of(message)
-    return UNREADABLE_HEADERS if found is None else found
+    found: Any = read_headers(message)
+    return UNREADABLE_HEADERS if found is None else cast("Headers", found)
 
 
 def _raw(message: Message) -> Raw:

@@ -81,8 +81,13 @@ def begin(keys: Keys, starts: Mapping[TopicPart, int]) -> Steps[None]:
 
 
 def probe(keys: Sequence[Keys]) -> Steps[None]:
-    """Write nothing, by a command that writes: a server that is full or read-only refuses it."""
-    yield [("SETRANGE", f"{key}:probe", 0, "") for k in keys for key in k.all_positions]
+    """Write nothing, by a command that writes: a server that is full or read-only refuses it.
+
+    One where the positions are no hash refuses it, too: then no batch is to blame.
+    """
+    places = [key for k in keys for key in k.all_positions]
+    yield [("SETRANGE", f"{key}:probe", 0, "") for key in places]
+    yield [("HEXISTS", key, BORN) for key in places]
 
 
 def rename(keys: Keys) -> Steps[None]:
