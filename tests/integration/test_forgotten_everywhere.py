@@ -8,6 +8,7 @@ import fcntl
 import json
 import time
 import uuid
+from base64 import b64encode
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -55,14 +56,22 @@ OFFSETS_ONLY = {".index", ".timeindex", ".txnindex", ".snapshot"}
 """Files of Kafka that hold no record, and are long because they are reserved."""
 
 
+def forms(text: str) -> list[bytes]:
+    """The bytes of a text, and what base64 makes of them wherever they stand in what was encoded."""
+    plain = text.encode()
+    encoded = (b64encode(b"\0" * shift + plain)[4:-4] for shift in range(3))
+    return [plain, *encoded]
+
+
 def files_with(folder: Path, *texts: str) -> list[str]:
-    """Every file below a folder that has one of the texts in it."""
+    """Every file below a folder that has one of the texts in it, in the clear or as base64."""
     found = []
+    wanted = [form for text in texts for form in forms(text)]
     for file in folder.rglob("*"):
         try:
             if file.is_file() and file.suffix not in OFFSETS_ONLY:
                 data = file.read_bytes()
-                found += [str(file.relative_to(folder))] * any(t.encode() in data for t in texts)
+                found += [str(file.relative_to(folder))] * any(one in data for one in wanted)
         except FileNotFoundError:
             continue  # deleted meanwhile
     return found
@@ -74,7 +83,8 @@ def alter(settings: Settings, topic: str, config: dict[str, str]) -> None:
         for name, value in config.items()
     ]
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
-    for future in AdminClient(kafka.admin(settings)).incremental_alter_configs([resource]).values():
+    client = AdminClient(kafka.admin(settings))  # its futures fail when it is collected before them
+    for future in client.incremental_alter_configs([resource]).values():
         future.result()
 
 
@@ -178,6 +188,7 @@ def test_copies_that_nobody_uses_are_removed_and_no_others(
         slot: [slot / "orderflow" / f"{name}-0" for name in ("user", "order")]
         for slot in (mine, other, gone)
     }
+    role.mkdir()
     for slot, paths in copies.items():
         (role / f"{slot.name}.lock").touch()
         for path in paths:
