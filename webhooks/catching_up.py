@@ -2,6 +2,7 @@
 
 A constant number of readers for all webhooks. A turn reads one page of one partition; whoever waits for a
 turn gets it in the order of asking, so one webhook that is far behind costs the others a page, not a day.
+Those that wait for the same page share it: after a start, most of them stand at the same offset.
 """
 
 import asyncio
@@ -85,6 +86,7 @@ class CatchingUp:
     async def __aenter__(self) -> Self:
         self._all = [_Reader(self._settings, number) for number in range(READERS)]
         self._free: asyncio.Queue[_Reader] = asyncio.Queue()
+        self._asked: dict[tuple[Place, int, int], asyncio.Task[Page]] = {}
         for reader in self._all:
             self._free.put_nowait(reader)
         return self
@@ -96,25 +98,35 @@ class CatchingUp:
         trace: TracebackType | None,
     ) -> None:
         loop = asyncio.get_running_loop()
+        for task in list(self._asked.values()):
+            task.cancel()
         for reader in self._all:
             await asyncio.shield(loop.run_in_executor(reader.thread, reader.close))
             reader.thread.shutdown()
 
     async def read(self, place: Place, offset: int, most: int = PAGE_RECORDS) -> Page:
         """Return what comes from this offset on, when it is the caller's turn. Raises KafkaException."""
+        wanted = place, offset, most
+        task = self._asked.get(wanted)
+        if task is None:
+            task = asyncio.create_task(self._read(*wanted))
+            self._asked[wanted] = task
+            task.add_done_callback(lambda done: self._has_read(wanted, done))
+        return await asyncio.shield(task)  # others may wait for it, too
+
+    async def _read(self, place: Place, offset: int, most: int) -> Page:
         reader = await self._free.get()
-        work = asyncio.get_running_loop().run_in_executor(
-            reader.thread, reader.read, place, offset, most
-        )
-
-        def ended(read: asyncio.Future[Page]) -> None:
-            """The reader is free when the read has ended, not when its caller has."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                reader.thread, reader.read, place, offset, most
+            )
+        finally:
             self._free.put_nowait(reader)
-            if not read.cancelled():
-                read.exception()  # seen, also where the caller has gone
 
-        work.add_done_callback(ended)
-        return await asyncio.shield(work)
+    def _has_read(self, wanted: tuple[Place, int, int], done: asyncio.Task[Page]) -> None:
+        del self._asked[wanted]
+        if not done.cancelled():
+            done.exception()  # seen, also where every caller has gone
 
     async def record_at(self, place: Place, offset: int) -> IncomingRecord | None:
         """Return the committed record at an offset, or None if there is none. Raises KafkaException."""

@@ -42,7 +42,8 @@ CALL_S: Final = 10.0
 MAX_COMMITS: Final = 32
 """Commits that are under way at once."""
 
-ASKING_THREADS: Final = 2
+ASKING_THREADS: Final = 8
+"""To ask is to wait. Partitions that change hands are not read until all positions are known."""
 
 
 def since_of(settings: Settings, webhook: Webhook) -> dict[str, int]:

@@ -23,7 +23,7 @@ from tests.support.commanding import eventually
 from tests.support.processes import RoleProcess, environment
 from tests.support.receiver import OK, Answer, Receiver, by_attempt
 from tests.support.webhooks import PATIENT, Shop, first_seen
-from webhooks import catching_up, course, history, reading
+from webhooks import catching_up, course, history, positions, reading
 from webhooks.policy import policy_of
 from webhooks.posting import Poster
 from webhooks.registry import former_group_id, group_id
@@ -104,7 +104,7 @@ def test_a_hundred_webhooks_take_no_more_threads_than_one(
         shop.happens(1, 1, "later")
         eventually(lambda: len(receiver.received) >= 2 + 2 * 100, timeout=120)
         # Readers for those that are behind, and threads to ask for positions, are made when first needed.
-        most = threads + 4 * catching_up.READERS + 4
+        most = threads + 4 * catching_up.READERS + 5 * positions.ASKING_THREADS
         assert psutil.Process(role.pid).num_threads() <= most
         assert role.stop() == 0
 
