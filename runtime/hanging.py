@@ -16,6 +16,7 @@ from typing import Final, Self
 
 from aiokafka import TopicPartition as Partition
 from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
 from aiokafka.helpers import create_ssl_context
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -56,8 +57,8 @@ class Hanging:
     state: str
 
 
-class NotEnded(RuntimeError):
-    """A broker did not write the marker that ends a transaction."""
+class NotAnswered(TimeoutError):
+    """A broker could not say whose transactions hang, or end them."""
 
 
 def stuck(
@@ -131,16 +132,20 @@ class HangingWatch:
 
 
 def find(settings: Settings, found: dict[Place, int]) -> list[Hanging]:
-    """Say whose the transactions on these partitions are. Raises KafkaException, aiokafka's KafkaError."""
+    """Say whose the transactions on these partitions are. Raises KafkaException, NotAnswered."""
     ends = kafka.end_offsets(AdminClient(kafka.admin(settings)), list(found), CALL_S)
-    return asyncio.run(_find(settings, found, ends))
+    try:
+        return asyncio.run(_find(settings, found, ends))
+    except KafkaError as error:
+        raise NotAnswered(f"{NotAnswered.__doc__}: {error}") from error
 
 
 def abort(settings: Settings, hanging: Iterable[Hanging]) -> None:
-    """Write the marker that aborts each of these transactions on its partition. Raises NotEnded and
-    aiokafka's KafkaError.
-    """
-    asyncio.run(_abort(settings, list(hanging)))
+    """Write the marker that aborts each of these transactions on its partition. Raises NotAnswered."""
+    try:
+        asyncio.run(_abort(settings, list(hanging)))
+    except KafkaError as error:
+        raise NotAnswered(f"{NotAnswered.__doc__}: {error}") from error
 
 
 async def _find(
@@ -189,7 +194,7 @@ async def _abort(settings: Settings, hanging: Sequence[Hanging]) -> None:
             answer = await client.send(node, _marker(one))
             ((_, ((_, ((_, code, _),), _),), _),) = answer.markers
             if code:
-                raise NotEnded(f"{one.topic}-{one.partition}: error {code} of the broker")
+                raise NotAnswered(f"{one.topic}-{one.partition}: error {code} of the broker")
     finally:
         await client.close()
 

@@ -55,6 +55,8 @@ BROKER_OPTIONS = {
     "offsets.topic.num.partitions": "8",
     "transaction.state.log.num.partitions": "8",
     "share.coordinator.state.topic.num.partitions": "8",
+    # Offsets say what is decided: they must outlast a pipeline that is stopped for long. A year.
+    "offsets.retention.minutes": "525600",
     # Start consuming at once, and let tests have short sessions, to see a zombie fenced soon.
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
