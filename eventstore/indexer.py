@@ -299,8 +299,15 @@ class Indexer:
                     middle = len(some) // 2
                     waiting.extendleft((some[middle:], some[:middle]))
                     continue
-                place = f"{some[0].topic}-{some[0].partition}@{some[0].offset}"
-                logger.error("%s cannot be indexed: Redis refuses it: %s", place, refusal)
+                self._give_up(some[0], refusal)
+
+    def _give_up(self, record: IncomingRecord, refusal: ResponseError) -> None:
+        place = f"{record.topic}-{record.partition}@{record.offset}"
+        logger.error("%s cannot be indexed: Redis refuses it: %s", place, refusal)
+        if self.sources[record.topic].kind is Kind.HISTORY:
+            entries = Entries(self.keys)
+            entries.aside(Place(self.numbers[record.topic], record.partition, record.offset))
+            drive(self._line, index.add(entries))
 
     def _require_content(self, refusal: ResponseError) -> None:
         """Raise the refusal, or RedisError, unless it is for what was sent."""
