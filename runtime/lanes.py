@@ -39,7 +39,6 @@ class Lanes(Generic[W]):
         self._carry_out = carry_out
         self._lanes: dict[Place, dict[bytes, Lane[W]]] = {}
         self._progress: dict[Place, Progress] = {}
-        self._bytes: dict[Place, int] = {}
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails with what no lane can go on from: whatever ``carry_out`` raised."""
 
@@ -56,20 +55,18 @@ class Lanes(Generic[W]):
     @property
     def held_bytes(self) -> int:
         """Size of the records whose work has not ended, as far as it was told."""
-        return sum(self._bytes.values())
+        return sum(progress.size for progress in self._progress.values())
 
     def own(self, places: Iterable[Place]) -> None:
         """The partitions are this process'; they are read from their committed offsets on."""
         for place in places:
             self._progress[place] = Progress()
             self._lanes[place] = {}
-            self._bytes[place] = 0
 
     def drop(self, places: Iterable[Place]) -> None:
         """The partitions are somebody else's: what is under way is begun again there."""
         for place in places:
             self._progress.pop(place, None)
-            self._bytes.pop(place, None)
             for lane in self._lanes.pop(place, {}).values():
                 if lane.task is not None:
                     lane.task.cancel()
@@ -102,7 +99,7 @@ class Lanes(Generic[W]):
         ``size``: bytes of memory that it takes until it has ended.
         """
         self._progress[place].begin(offset)
-        self._bytes[place] += size
+        self._progress[place].size += size
         lane = self._lanes[place].setdefault(key, Lane())
         lane.waiting.append((offset, work, size))
         if supersedes:
@@ -134,7 +131,7 @@ class Lanes(Generic[W]):
             offset, work, size = lane.waiting.popleft()
             await self._carry_out(work, lane.superseded)
             progress.end(offset)
-            self._bytes[place] -= size
+            progress.size -= size
         del lanes[key]
 
     def _notice(self, task: asyncio.Task[None]) -> None:

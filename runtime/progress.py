@@ -15,6 +15,8 @@ class Progress:
         self._begun: deque[int] = deque()  # those that have ended stay until they come first
         self._next: int | None = None
         self._committed: int | None = None
+        self.size = 0
+        """Bytes of what has begun and not ended, as far as it was told."""
 
     @property
     def unfinished(self) -> int:

@@ -63,7 +63,7 @@ class Stack:
     def kill_and_restart(self) -> None:
         """SIGKILL to every role; they read again what is not committed, and restore the rest."""
         for role in self.roles.values():
-            role.kill()
+            role.__exit__(None, None, None)
         self.start()
 
     def put(
@@ -362,5 +362,6 @@ def test_everything_holds_after_a_kill(stack: Stack) -> None:
 def _set(settings: Settings, topic: str, most: str) -> None:
     entry = ConfigEntry("max.message.bytes", most, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    for future in AdminClient(kafka.admin(settings)).incremental_alter_configs([resource]).values():
+    client = AdminClient(kafka.admin(settings))  # its futures fail when it is collected before them
+    for future in client.incremental_alter_configs([resource]).values():
         future.result()

@@ -39,14 +39,15 @@ def test_a_batch_is_full_with_its_commands() -> None:
     assert batch.full
 
 
-def test_a_batch_of_few_commands_is_full_with_what_it_writes(
+def test_a_batch_of_few_commands_is_full_with_what_it_reads_and_writes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loop, "BATCH_BYTES", 1_000)
     batch = Batch(0.0, most=3_000)
-    batch.add(decider(), [registration("mug")])
+    read = registration("mug")
+    batch.add(decider(), [read])
     written = sum(len(record.value or b"") for record in batch.records)
-    assert batch.bytes == written > 0
+    assert batch.bytes == written + len(read.value or b"")
     assert not batch.full
     batch.add(decider(), [registration("m" * 200), registration("m" * 200)])
     assert batch.full

@@ -21,6 +21,7 @@ from payments.memory_gateway import MemoryGateway
 from payments.reaction import Followup, Refund, after_charge, after_refund, react
 from runtime.progress import Progress
 from runtime.records import IncomingRecord
+from runtime.sending import Unsendable
 from schemas.ids import MAX_ID_LENGTH, is_id
 from schemas.payment import (
     PaymentCaptured,
@@ -305,6 +306,37 @@ async def test_what_cannot_be_followed_is_a_dead_letter_and_holds_up_nobody() ->
     await bench.until_ended()
     assert bench.sender.letters == ["unreadable", "key_reused"]
     assert bench.sender.commands == ["p-1.capture", "p-2.capture"]
+
+
+@in_a_loop
+async def test_whatever_stands_in_the_history_is_set_aside_and_the_next_payment_goes_on() -> None:
+    bench = Bench()
+    deep = b'{"type":"PaymentRequested","id":"a","version":1,"occurred_at_ms":1,"data":?}'
+    hostile = (b"", b"\xff", b'{"version":0}', b"[" * 100_000, deep.replace(b"?", b"[" * 100_000))
+    for value in hostile:
+        bench.take(b"p-1", value)
+    bench.take(b"\xff" * 1_000_000, encode(event(requested("tok_approve"))))
+    assert bench.lanes.held_bytes > 1_000_000
+    bench.happens("p-1", requested("tok_approve"))
+    await bench.until_ended()
+    assert bench.sender.letters == ["unreadable"] * (len(hostile) + 1)
+    assert bench.sender.commands == ["p-1.capture"]
+    assert bench.lanes.held_bytes == 0
+
+
+@in_a_loop
+async def test_a_command_that_no_broker_takes_is_a_dead_letter_of_its_event() -> None:
+    class Refusing(Recorder):
+        async def command(self, followup: Followup, event_id: str, source: IncomingRecord) -> None:
+            raise Unsendable("too large")
+
+    bench = Bench()
+    bench.sender = Refusing()
+    bench.lanes = PaymentLanes(Asker(bench.gateway, bench.sender))
+    bench.lanes.own([PLACE])
+    bench.happens("p-1", requested("tok_approve"))
+    await bench.until_ended()
+    assert bench.sender.letters == ["too_large"]
 
 
 @in_a_loop
