@@ -154,16 +154,15 @@ class Entries:
 
     def __init__(self, keys: IndexKeys) -> None:
         self._keys = keys
-        self._events: list[tuple[str, int, bytes, int, int]] = []
+        self._events: list[tuple[str, int, int, int, str]] = []
         self._writes: list[Command] = []
         self._sets: dict[str, list[int]] = {}
         self._lives: dict[str, int] = {}
 
     def event(self, at: Place, stream_id: str, version: int, missing: int = 0) -> None:
         """An event of a stream. ``missing``: how many records of the partition are gone."""
-        entry = struct.pack(">q", at.offset + 1)
         key = self._keys.stream(at.topic, stream_id)
-        self._events.append((key, version, entry, missing, at.packed()))
+        self._events.append((key, version, at.offset + 1, missing, str(at.packed())))
 
     def aside(self, at: Place) -> None:
         """A record on a history topic that is no event."""
@@ -198,7 +197,7 @@ class Entries:
         kept: list[Command] = [("PEXPIRE", key, life) for key, life in self._lives.items()]
         return [*placed, *self._writes, *added, *kept]
 
-    def _placed(self, events: Iterable[tuple[str, int, bytes, int, int]]) -> Command:
+    def _placed(self, events: Iterable[tuple[str, int, int, int, str]]) -> Command:
         index = {self._keys.aside: 1}
         listed: list[tuple[Any, ...]] = []
         for key, *event in events:

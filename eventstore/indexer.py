@@ -299,8 +299,15 @@ class Indexer:
                     middle = len(some) // 2
                     waiting.extendleft((some[middle:], some[:middle]))
                     continue
-                place = f"{some[0].topic}-{some[0].partition}@{some[0].offset}"
-                logger.error("%s cannot be indexed: Redis refuses it: %s", place, refusal)
+                self._give_up(some[0], refusal)
+
+    def _give_up(self, record: IncomingRecord, refusal: ResponseError) -> None:
+        place = f"{record.topic}-{record.partition}@{record.offset}"
+        logger.error("%s cannot be indexed: Redis refuses it: %s", place, refusal)
+        if self.sources[record.topic].kind is Kind.HISTORY:
+            entries = Entries(self.keys)
+            entries.aside(Place(self.numbers[record.topic], record.partition, record.offset))
+            drive(self._line, index.add(entries))
 
     def _require_content(self, refusal: ResponseError) -> None:
         """Raise the refusal, or RedisError, unless it is for what was sent."""
@@ -335,8 +342,7 @@ def note(
     try:
         match source.kind:
             case Kind.HISTORY:
-                _note_event(entries, at, record, missing)
-                if correlation:
+                if _note_event(entries, at, record, missing) and correlation:
                     entries.talk(at, correlation)
             case Kind.OUTCOMES:
                 outcome = _decode_outcome(record.value or b"")
@@ -375,14 +381,16 @@ def _event_in(record: IncomingRecord) -> tuple[str, int] | None:
     return (stream_id, version) if is_id(stream_id) and 1 <= version <= record.offset + 1 else None
 
 
-def _note_event(entries: Entries, at: Place, record: IncomingRecord, missing: int) -> None:
+def _note_event(entries: Entries, at: Place, record: IncomingRecord, missing: int) -> bool:
+    """Note the event, or put the record aside. True if it may be an event."""
     found = _event_in(record)
     if found is not None:
         entries.event(at, *found, missing)
-        return
+        return True
     place = f"{record.topic}-{record.partition}@{record.offset}"
     logger.warning("%s is no event of a stream: left out of the index", place)
     entries.aside(at)
+    return False
 
 
 def _conversation(text: str | None) -> str | None:

@@ -5,9 +5,9 @@
 -- ARGV[2]  msgpack: a list of events, each a list of
 --            1 stream   index of its string in KEYS
 --            2 version  from 1
---            3 entry    8 bytes that say where it is, never all zero
+--            3 entry    what is kept of it, as a number above 0 that a double holds exactly
 --            4 missing  how many records of the partition are gone, so that versions may be missing
---            5 place    member of the sorted set, and its score
+--            5 place    member of the sorted set, and its score; text, since a double does not hold it
 -- Returns  how many events were put aside.
 --
 -- An event is the next one of its stream, or one that is known already; of two that claim a version, the first
@@ -20,7 +20,7 @@ call('ZCARD', KEYS[1])
 
 for number = 1, #events do
   local event = events[number]
-  local key, version, entry = KEYS[event[1]], event[2], event[3]
+  local key, version, entry = KEYS[event[1]], event[2], struct.pack('>i8', event[3])
   local known = math.floor(call('STRLEN', key) / 8)
   local begin = (version - 1) * 8
   local fits = version > known and version <= known + 1 + event[4]

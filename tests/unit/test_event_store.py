@@ -68,10 +68,10 @@ def test_offsets_of_a_stream_are_read_as_they_were_written(offsets: list[int]) -
     assert [(key, version) for key, version, *_ in events] == [
         ("p:history-index:e:stream:3:o-1", version) for version in range(1, len(offsets) + 1)
     ]
-    assert offsets_of(b"".join(entry for _, _, entry, *_ in events)) == offsets
+    assert offsets_of(b"".join(entry.to_bytes(8) for _, _, entry, *_ in events)) == offsets
 
 
-def placed(command: Command) -> list[tuple[str, int, bytes, int, int]]:
+def placed(command: Command) -> list[tuple[str, int, int, int, str]]:
     """What a call of lua/history.lua is told: stream, version, entry, how many are missing, place."""
     name, sha, count, *rest = command
     assert (name, sha) == ("EVALSHA", HISTORY.sha)
@@ -132,7 +132,7 @@ ASIDE = [
             Kind.HISTORY,
             incoming("t", "o-1", event(2, "X"), 7, correlation_id="talk"),
             [
-                ("p:history-index:e:stream:5:o-1", 2, (8).to_bytes(8), 0, Place(5, 0, 7).packed()),
+                ("p:history-index:e:stream:5:o-1", 2, 8, 0, str(Place(5, 0, 7).packed())),
                 ("SADD", "p:history-index:e:talk:talk", Place(5, 0, 7).packed()),
             ],
         ),
