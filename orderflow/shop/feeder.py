@@ -109,8 +109,8 @@ class Feeder:
             return
         name = (command.aggregate, command.aggregate_id, command.command_id)
         if name in self._open:
-            # A client waits once for an id. What comes under the id again changes nothing whenever
-            # it comes, so it is held until the first outcome is in, and nothing else has to wait.
+            # What comes under the id again changes nothing whenever it comes, so it is held until the first
+            # outcome is in, and nothing else has to wait.
             self._held[name].append(command)
             return
         try:
