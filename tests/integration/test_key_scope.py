@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from runtime import topic_admin
 from runtime.client import CommandClient
@@ -43,7 +44,7 @@ class Pipeline:
             log = self._folder / f"{name}.log"
             stack.enter_context(RoleProcess(module, self._env, log, *more))
 
-    def order(self, client: CommandClient, kind: str, **data: object) -> None:
+    def order(self, client: CommandClient, kind: str, **data: Any) -> None:
         outcome = client.execute(command("p-1", kind, **data), READY_WITHIN_S)
         assert outcome.accepted, outcome
 
