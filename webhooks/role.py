@@ -103,13 +103,16 @@ class WebhooksRole:
             {topics.history(name): name for name in AGGREGATES},
         )
 
-    def _start(self, work: Coroutine[None, None, None]) -> None:
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._notice)
+        return task
 
     def _notice(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if task.cancelled():  # by who started it
+            return
         # What a webhook had to do and has done ends in peace, and nobody else has to.
         if task.exception() is not None or self._stopping.is_set():
             self._ended.put_nowait(task)

@@ -28,7 +28,7 @@ RETRY_S: Final = 1.0
 Reached = Callable[[Place], int | None]
 """The offset that the shared consumer reads next in an owned partition."""
 
-Start = Callable[[Coroutine[None, None, None]], None]
+Start = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
 
 
 class _Halt(NamedTuple):
@@ -68,6 +68,7 @@ class Subscriber:
         """Of each partition of the course, the offset that it takes next."""
         self._in_step: set[Place] = set()
         self._course: Course | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._halted: _Halt | None = None
         self._era = 0
         """Counts what makes work that was begun before pointless."""
@@ -159,7 +160,9 @@ class Subscriber:
     def _end_course(self) -> None:
         if self._course is not None:
             self._course.drop_all()
-        self._course = None
+        if self._reading is not None:
+            self._reading.cancel()  # it may have long to wait for its turn
+        self._course = self._reading = None
         self._in_step.clear()
         self._next.clear()
 
@@ -196,7 +199,7 @@ class Subscriber:
             return
         if self._course is None:
             self._course = self._new_course()
-            self._start(self._catch_up(self._course, era))
+            self._reading = self._start(self._catch_up(self._course, era))
         self._course.own(found)
         self._next |= found
         self._wake.set()
