@@ -55,7 +55,7 @@ class Shortened:
 
 @dataclass(frozen=True, slots=True)
 class Remade:
-    """The topic was deleted and made anew, with all commands on it."""
+    """The topic was deleted and recreated, and all commands on it are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,7 @@ def explain(where: str, found: Lost) -> str:
                 "it is not the log that it was"
             )
         case Remade():
-            return (
-                f"{where}: the topic was deleted and made anew, with commands that were not decided"
-            )
+            return f"{where}: the topic was deleted and recreated; commands on it that were not decided are gone"
         case Unknown(first):
             return (
                 f"{where}: commands were decided, but neither the group's offset nor this disk says how "

@@ -1,4 +1,4 @@
-"""Notices that a topic was deleted, or deleted and made anew, while a process reads or writes it.
+"""Notices that a topic was deleted, or deleted and recreated, while a process reads or writes it.
 
 The client library goes on with a new topic of the same name as if it were the old one. What a process holds
 in memory and on its disk is of the old one, so it has to end.
@@ -75,6 +75,6 @@ class TopicWatch:
         other = [topic for topic in self._topics if now[topic] != self._ids[topic]]
         if other:
             self._problem = (
-                f"deleted and made anew while this process ran: {', '.join(other)}. What this process knows "
+                f"deleted and recreated while this process ran: {', '.join(other)}. What this process knows "
                 "is of the old topic; `orderflow topics offsets` shows whether commands are lost"
             )
