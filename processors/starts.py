@@ -110,7 +110,9 @@ def explain(where: str, found: Lost) -> str:
                 "it is not the log that it was"
             )
         case Remade():
-            return f"{where}: the topic was deleted and recreated; commands on it that were not decided are gone"
+            return (
+                f"{where}: the topic was deleted and recreated, with commands that were not decided"
+            )
         case Unknown(first):
             return (
                 f"{where}: commands were decided, but neither the group's offset nor this disk says how "
