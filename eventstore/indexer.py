@@ -168,7 +168,7 @@ class Indexer:
     def run(self, stopping: threading.Event) -> None:
         """Index what comes until told to stop; while Redis is away, wait.
 
-        Raises KafkaException, TopicsMadeAnew.
+        Raises KafkaException, TopicsRecreated.
         """
         assigned, beat_at = False, 0.0
         topics_watch, redis = TopicWatch(self._settings, self._ids), Condition("Redis")

@@ -40,7 +40,7 @@ Place = tuple[str, int]
 
 
 class OffsetsLost(RuntimeError):
-    """Commands are gone that were never decided, or may be: where to go on is for a person to say."""
+    """Commands were lost before they were decided, or may have been: a person has to say where to go on."""
 
     def __init__(self, found: Collection[str]) -> None:
         super().__init__(

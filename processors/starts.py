@@ -55,7 +55,7 @@ class Shortened:
 
 @dataclass(frozen=True, slots=True)
 class Remade:
-    """The topic was deleted and made anew, with all commands on it."""
+    """The topic was deleted and recreated, and all commands on it are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def explain(where: str, found: Lost) -> str:
             )
         case Remade():
             return (
-                f"{where}: the topic was deleted and made anew, with commands that were not decided"
+                f"{where}: the topic was deleted and recreated, with commands that were not decided"
             )
         case Unknown(first):
             return (

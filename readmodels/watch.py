@@ -37,7 +37,7 @@ class Watch:
         self._waiting: dict[TopicPart, tuple[int, float]] = {}
 
     async def run(self) -> None:
-        """Look, again and again. Raises TopicsMadeAnew."""
+        """Look, again and again. Raises TopicsRecreated."""
         while True:
             await asyncio.sleep(INTERVAL_S)
             self._topics.look()

@@ -1,4 +1,4 @@
-"""Transactions that hang: open on a partition for longer than any transaction may take. Nobody who reads
+"""Transactions that hang: open on a partition for longer than any transaction may take. No reader of
 committed records gets past one.
 
 The client library of the product cannot ask whose they are or end them, so these requests are spoken here:

@@ -342,7 +342,7 @@ def group_offsets(
 def membership(consumer: Consumer) -> bytes | None:
     """Return the group metadata by which the broker fences a transaction; None without a membership.
 
-    The broker accepts offsets in a transaction that name no member, from anybody. A consumer whose session
+    The broker accepts offsets in a transaction that name no member, from any client. A consumer whose session
     has ended names none until it joins again.
     """
     metadata: bytes = consumer.consumer_group_metadata()

@@ -1,4 +1,4 @@
-"""Notice that a topic was deleted, or deleted and made anew, while a role works on it.
+"""Notice that a topic was deleted, or deleted and recreated, while a role works on it.
 
 The new topic has the old name and other records: offsets that a role remembers mean something else there, and
 the client library goes on as if nothing had happened. The broker gives every topic an id, so the id is asked
@@ -29,14 +29,14 @@ GONE_AFTER: Final = 2
 """Answers in a row that do not know a topic: a broker that has just started may not know it yet."""
 
 
-class TopicsMadeAnew(TopicsUnfit):
-    """A topic was deleted and made anew while this role worked on it. Start the role again: what it does
+class TopicsRecreated(TopicsUnfit):
+    """A topic was deleted and recreated while this role worked on it. Start the role again: what it does
     first says what has to be done. `orderflow topics offsets` shows whether commands are lost.
     """
 
 
 class TopicsDeleted(TopicsUnfit):
-    """A topic was deleted while this role worked on it. `orderflow topics apply` makes it anew."""
+    """A topic was deleted while this role worked on it. `orderflow topics apply` creates it again."""
 
 
 class TopicWatch:
@@ -58,7 +58,7 @@ class TopicWatch:
         return cls(settings, topic_ids(settings, topics))
 
     def look(self) -> None:
-        """Raise TopicsMadeAnew if the last answers name another id for a topic, and TopicsDeleted if it is
+        """Raise TopicsRecreated if the last answers name another id for a topic, and TopicsDeleted if it is
         not known any more. A broker that is away says nothing: the next answer may.
         """
         if self._asked and all(one.done() for one in self._asked.values()):
@@ -80,4 +80,4 @@ class TopicWatch:
             return
         self._unknown[topic] = 0
         if found != self._ids[topic]:
-            raise TopicsMadeAnew(f"{topic}: {TopicsMadeAnew.__doc__}")
+            raise TopicsRecreated(f"{topic}: {TopicsRecreated.__doc__}")

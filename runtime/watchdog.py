@@ -3,7 +3,7 @@
 Every call of a client library has a time-out of its own, but a library may ignore it. A client that hangs in
 a call cannot be destroyed, so the process ends: its supervisor starts it again, with new clients.
 
-Whoever waits on the main thread in bounded steps calls ``beat`` after each of them.
+Code that waits on the main thread in bounded steps calls ``beat`` after each of them.
 """
 
 import faulthandler

@@ -27,7 +27,7 @@ class Worker:
         def run() -> None:
             try:
                 result = call(*arguments)
-            except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
+            except BaseException as error:  # noqa: BLE001 - the future's reader gets it
                 future.set_exception(error)
             else:
                 future.set_result(result)

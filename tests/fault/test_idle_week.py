@@ -212,7 +212,7 @@ def test_commands_that_were_never_decided_are_not_passed_over_in_silence(
     assert again.running
 
 
-def test_a_commands_topic_made_anew_is_refused_until_its_loss_is_accepted(week: Week) -> None:
+def test_a_recreated_commands_topic_is_refused_until_its_loss_is_accepted(week: Week) -> None:
     processor = week.start()
     week.register(*USERS)
     assert processor.stop() == 0
@@ -222,7 +222,7 @@ def test_a_commands_topic_made_anew_is_refused_until_its_loss_is_accepted(week: 
     topic_admin.apply(week.settings)
     refusing = week.start()
     assert refusing.wait(60) == 1
-    assert "made anew" in refusing.text()
+    assert "recreated" in refusing.text()
     assert week.offsets("--accept-loss", "--yes").returncode == 0
     again = week.start()
     week.register("after")

@@ -76,7 +76,7 @@ def test_each_loss_is_told_with_its_figures() -> None:
     for known, expected, words in (
         (evidence(committed=3, first=5), Missing(3, 5), "2 offsets are missing"),
         (evidence(committed=30), Shortened(30, 10), "the log ends at 10"),
-        (evidence(noted_of_another=True), Remade(), "made anew"),
+        (evidence(noted_of_another=True), Remade(), "recreated"),
         (evidence(first=5), Unknown(5), "begins at 5"),
         (evidence(recognised_from=2), Unknown(0), "may not be recognised"),
     ):

@@ -1,4 +1,4 @@
-"""A topic that is deleted, or deleted and made anew, while roles run: they end within seconds and say so."""
+"""A topic that is deleted, or deleted and recreated, while roles run: they end within seconds and say so."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOTICED_WITHIN_S = 40.0
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("again", [True, False], ids=["made anew", "deleted"])
+@pytest.mark.parametrize("again", [True, False], ids=["recreated", "deleted"])
 def test_a_role_ends_when_a_topic_is_not_the_one_that_it_was(
     servers: ServersAddress, prefix: str, tmp_path: Path, role: str, again: bool
 ) -> None:
@@ -43,5 +43,5 @@ def test_a_role_ends_when_a_topic_is_not_the_one_that_it_was(
             eventually(lambda: topic not in admin.list_topics(timeout=10).topics)
             topic_admin.apply(settings)
         assert process.wait(NOTICED_WITHIN_S) == 1
-        told = "made anew" if again else "was deleted"
+        told = "recreated" if again else "was deleted"
         assert told in process.text() or "Unknown topic" in process.text()
