@@ -23,6 +23,7 @@ from runtime.settings import Settings
 from runtime.topic_watch import TopicWatch
 from sagas.choreography import EVENTS, Reaction, react
 from schemas import headers
+from schemas.decoding import DecodeError
 from schemas.ids import derived_id, is_id
 from schemas.letters import Failure
 from schemas.records import EventRecord, decode_event
@@ -48,9 +49,12 @@ def reactions(record: IncomingRecord, topics: Topics) -> list[OutgoingRecord]:
     if reader is None:
         return []
     saga_id = (record.key or b"").decode()
+    if not is_id(saga_id):
+        raise DecodeError("the record key is no id of a saga")
     correlation = dict(record.headers).get(headers.CORRELATION_ID)
-    text = correlation.decode(errors="replace") if isinstance(correlation, bytes) else ""
-    correlation_id = text if is_id(text) else saga_id
+    correlation_id = (
+        correlation.decode(errors="replace") if isinstance(correlation, bytes) else saga_id
+    )
     found = react(saga_id, reader.read(event.data, event.schema_version), correlation_id)
     return [_command(each, event, number, record, topics) for number, each in enumerate(found)]
 

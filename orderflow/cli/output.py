@@ -119,6 +119,11 @@ def print_json(document: object, *, reveal: bool = False) -> None:
     sys.stdout.write(json_text(document, sys.stdout.encoding, reveal=reveal) + "\n")
 
 
+def reveal(name: str, secret: str) -> None:
+    """Print a secret that was made this moment: the one line that is not masked."""
+    sys.stdout.write(f"{name} {printable(secret)}\n")
+
+
 def write_json(path: Path, document: object) -> None:
     """Write a report that is too long to be shown. Raises OSError."""
     path.write_text(json_text(document, "utf-8") + "\n", encoding="utf-8")

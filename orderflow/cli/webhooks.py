@@ -6,7 +6,6 @@ that makes it.
 
 import base64
 import secrets
-import sys
 import uuid
 from typing import Annotated, Any, Final
 
@@ -15,7 +14,7 @@ import typer
 from orderflow.cli.arguments import checked_id
 from orderflow.cli.context import connected
 from orderflow.cli.exits import Exit, Refused, quit_with
-from orderflow.cli.output import Output, OutputOption, answers, moment, print_json, table
+from orderflow.cli.output import Output, OutputOption, answers, moment, print_json, reveal, table
 from orderflow.cli.send import show_outcome
 from orderflow.roles import stop_with_parent
 from runtime.client import CommandClient, OutgoingCommand
@@ -190,7 +189,7 @@ def order(
         print_json({"outcome": outcome, "secret": shown_once}, reveal=True)
     else:
         show_outcome(outcome, output)
-        sys.stdout.write(f"secret {shown_once}\n")  # the one line that is not masked
+        reveal("secret", shown_once)
     if not outcome.accepted:
         raise quit_with(Exit.NO)
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from commands.aggregate import Aggregate
 from eventstore import index
 from eventstore.audit import conversation
-from eventstore.events import Position, recorded
+from eventstore.events import Position, UnreadableEvent, recorded
 from eventstore.index import Entries, IndexKeys
 from eventstore.indexer import Kind, Source, note
 from orderflow.cli.exits import Refused
@@ -33,7 +33,6 @@ from readmodels.views import VIEWS
 from runtime.records import IncomingRecord, OutgoingRecord
 from sagas import AGGREGATES, by_name
 from schemas.decoding import DecodeError
-from schemas.personal import SealBroken
 from schemas.records import decode_outcome
 from schemas.topics import MAX_RECORD_BYTES, SAGA, Topics
 from schemas.upcasting import UnsupportedVersion
@@ -107,7 +106,7 @@ def _history(data: bytes) -> None:
         record = unpacked(data, TOPICS.history(aggregate))
         try:
             recorded(aggregate, record)
-        except (DecodeError, UnicodeDecodeError, SealBroken):
+        except UnreadableEvent:
             continue
 
 

@@ -59,7 +59,7 @@ def incoming(
     unreadable: bool = False,
 ) -> IncomingRecord:
     topic = TOPICS.commands(name)
-    return IncomingRecord(topic, 0, offset, 1_000, key, value, [*marks], unreadable)
+    return IncomingRecord(topic, 0, offset, 1_000, key, value, [*marks], unreadable=unreadable)
 
 
 def sent(kind: str, data: Any, command_id: str = "c1", **more: Any) -> bytes:
