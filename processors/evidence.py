@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient
 from processors.decided import Decided
 from processors.starts import Evidence
 from runtime import kafka
-from schemas.topics import IDEMPOTENCY_WINDOW_MS
+from schemas.topics import OUTCOMES_RETENTION_MS
 
 WITHIN_S: Final = 30.0
 
@@ -24,8 +24,9 @@ def gather(
 ) -> Evidence:
     """Return what is known of a commands partition. Raises KafkaException."""
     ours = note is not None and note.topic_id == topic_id
-    since_ms = time.time_ns() // 1_000_000 - IDEMPOTENCY_WINDOW_MS
-    # Asked before the end: a command that comes in between is young enough.
+    since_ms = time.time_ns() // 1_000_000 - OUTCOMES_RETENTION_MS
+    # The outcome of a younger command is younger still, so it is kept. Asked before the end: a command that
+    # comes in between is young enough.
     recognised = kafka.first_offset_since(admin, place, since_ms, WITHIN_S)
     first = kafka.first_offsets(admin, [place], WITHIN_S)[place]
     end = kafka.end_offsets(admin, [place], WITHIN_S)[place]

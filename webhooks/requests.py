@@ -35,7 +35,7 @@ from webhooks.course import Tools
 from webhooks.message import Message, Unreadable, known_as, message_of
 from webhooks.policy import ATTEMPTS_BY_HAND, Answer, Verdict, judge
 from webhooks.posting import post
-from webhooks.registry import Registry
+from webhooks.registry import Registry, Webhook
 from webhooks.reporting import STAGE
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,9 @@ EXPIRE_AFTER_MS: Final = 24 * 3_600_000
 """What was asked for longer ago is not done any more: nobody waits for it, and a group that lost its
 offsets begins at the beginning of the history.
 """
+KNOWN_WITHIN_S: Final = 60.0
+"""A request is committed with the state that it has led to; so long the state may take to be read."""
+
 MOST_HELD: Final = 1_000
 HELD_BYTES: Final = 16 * 1024 * 1024
 
@@ -51,9 +54,12 @@ _redelivery: Final = Reader(WebhookRedeliveryRequested)
 
 
 class _Request(msgspec.Struct, frozen=True):
+    """``known_until``: when its webhook has to be known, on the loop's clock."""
+
     webhook_id: str
     event: EventRecord
     source: IncomingRecord
+    known_until: float
 
 
 def group_id(settings: Settings) -> str:
@@ -94,31 +100,45 @@ class Requests(Lanes[_Request]):
             self.pass_by(place, source.offset)
             return
         if event.type in (WebhookRedeliveryRequested.__name__, WebhookTestRequested.__name__):
-            request = _Request(webhook_id, event, source)
+            now = asyncio.get_running_loop().time()
+            request = _Request(webhook_id, event, source, now + KNOWN_WITHIN_S)
             self.queue(place, source.offset, source.key or b"", request, size=source.size)
         else:
             self.pass_by(place, source.offset)
 
     async def _carry_out(self, request: _Request, _: asyncio.Event) -> None:
-        reporter = self._tools.reporter
         try:
-            message = await self._message(request)
+            await self._deliver_or_expire(request)
         except Unreadable as error:
             logger.error("webhook %s: %s", request.webhook_id, error)
-            await reporter.dead_letter(request.source, "not_found", error)
-            return
-        webhook = await self._registry.at_least(request.webhook_id, request.event.version)
+            await self._tools.reporter.dead_letter(request.source, "not_found", error)
+        except Exception as bug:  # of ours: it must hold up nobody else's request
+            logger.exception("bug while delivering to %s by hand", request.webhook_id)
+            await self._tools.reporter.dead_letter(request.source, "internal_error", bug)
+
+    async def _deliver_or_expire(self, request: _Request) -> None:
+        """Raises Unreadable for what no webhook has asked for."""
+        reporter = self._tools.reporter
+        message = await self._message(request)
+        webhook = await self._webhook(request)
         old = request.source.occurred_at_ms < time.time() * 1000 - EXPIRE_AFTER_MS
         if old or webhook.state.status is WebhookStatus.DELETED:
             why = "asked for too long ago" if old else "the webhook is deleted"
             expired = DeliveryResult.EXPIRED
             await reporter.passed_by(webhook.id, message, expired, why, by_hand=True)
             return
+        await self._deliver(webhook.id, message, webhook.state)
+
+    async def _webhook(self, request: _Request) -> Webhook:
+        """Return the webhook as the request has left it. Both were committed together, so one that is not
+        there after a while is not there at all. Raises Unreadable.
+        """
         try:
-            await self._deliver(webhook.id, message, webhook.state)
-        except Exception as bug:  # of ours: it must hold up nobody else's request
-            logger.exception("bug while delivering to %s by hand", webhook.id)
-            await reporter.dead_letter(request.source, "internal_error", bug)
+            async with asyncio.timeout_at(request.known_until):
+                return await self._registry.at_least(request.webhook_id, request.event.version)
+        except TimeoutError:
+            version = request.event.version
+            raise Unreadable(f"no webhook {request.webhook_id} has version {version}") from None
 
     async def _deliver(self, webhook_id: str, message: Message, state: WebhookState) -> None:
         tools = self._tools
@@ -134,7 +154,10 @@ class Requests(Lanes[_Request]):
         """What is to be delivered. Raises Unreadable."""
         if request.event.type == WebhookTestRequested.__name__:
             return message_of(request.source, WEBHOOK)
-        wanted = _redelivery.read(request.event.data, request.event.schema_version)
+        try:
+            wanted = _redelivery.read(request.event.data, request.event.schema_version)
+        except msgspec.MsgspecError as error:
+            raise Unreadable(f"not a request for a redelivery: {error}") from error
         topic = self._topics.history(wanted.aggregate)
         found = await self._record_at((topic, wanted.partition), wanted.offset)
         event = None if found is None else message_of(found, wanted.aggregate)

@@ -4,10 +4,13 @@ answered, views catch up, a letter stands; and all of it again after every role 
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -22,38 +25,31 @@ from tests.support.hostile_kinds import KINDS, Hostile
 from tests.support.processes import environment
 from tests.support.up import Up
 
-COMMAND: Final = {"type": "RegisterUser", "command_id": "h-1", "data": {"name": "A"}}
-EVENT: Final = {
-    "type": "UserRegistered",
-    "id": "h-1:0",
-    "version": 1,
-    "occurred_at_ms": 1_767_268_800_000,
-    "data": {"name": "A"},
-    "state": {"name": "A", "status": "active"},
-}
-OUTCOME: Final = {
-    "command_id": "h-1",
-    "type": "RegisterUser",
-    "aggregate": "user",
-    "aggregate_id": "h",
-    "status": "accepted",
-    "version": 1,
-    "decided_at_ms": 1_767_268_800_000,
-}
-PARKED: Final = {"offset": 0, "occurred_at_ms": 1, "value": "e30=", "attempts": 1}
+GOLDEN: Final = Path("tests/golden")
 
-TOPICS: Final[dict[str, dict[str, Any]]] = {
-    **{f"{aggregate}.commands": COMMAND for aggregate in AGGREGATES},
-    **{f"{aggregate}.events": EVENT for aggregate in AGGREGATES},
-    **{f"{aggregate}.history": EVENT for aggregate in AGGREGATES},
-    **{f"{aggregate}.outcomes": OUTCOME for aggregate in AGGREGATES},
-    **{f"{aggregate}.parked": PARKED for aggregate in AGGREGATES},
-    "replies": OUTCOME,
-    "webhook-deliveries": OUTCOME,
-    "dead-letters": COMMAND,
-    "audit": PARKED,
+
+def _golden(folder: str, *fields: str) -> list[dict[str, Any]]:
+    """Return the golden records of a folder that have these fields."""
+    records = [json.loads(file.read_bytes()) for file in sorted((GOLDEN / folder).glob("*.json"))]
+    return [record for record in records if set(fields) <= record.keys()]
+
+
+def _kept(name: str) -> list[dict[str, Any]]:
+    return [json.loads((GOLDEN / "records" / f"{name}.v1.json").read_bytes())]
+
+
+TOPICS: Final[dict[str, list[dict[str, Any]]]] = {
+    **{f"{aggregate}.commands": _golden(aggregate, "command_id") for aggregate in AGGREGATES},
+    **{f"{aggregate}.events": _golden(aggregate, "state") for aggregate in AGGREGATES},
+    **{f"{aggregate}.history": _golden(aggregate, "occurred_at_ms", "data") for aggregate in AGGREGATES},
+    **{f"{aggregate}.outcomes": _kept("Outcome") for aggregate in AGGREGATES},
+    **{f"{aggregate}.parked": _kept("Parked") for aggregate in AGGREGATES},
+    "replies": _kept("Outcome"),
+    "webhook-deliveries": _kept("Delivery"),
+    "dead-letters": _golden("order", "command_id"),
+    "audit": _kept("Action"),
 }
-"""Topic → a record around which hostile ones are made."""
+"""Topic → the records around which hostile ones are made."""
 
 VIEWED: Final = ("user", "inventory", "order", SAGA)
 
@@ -62,14 +58,20 @@ pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(900)]
 Batch = dict[str, list[Hostile]]
 
 
+def _hostile(number: int, valid: dict[str, Any]) -> st.SearchStrategy[Hostile]:
+    """Records of the kind with this number, under a key and a command id of its own."""
+    own = {"command_id": f"h-{number}"} if "command_id" in valid else {}
+    return list(KINDS.values())[number](f"h{number}".encode(), valid | own)
+
+
 def batches() -> st.SearchStrategy[Batch]:
     """For each topic a record of every kind."""
     return st.fixed_dictionaries(
         {
             topic: st.tuples(
                 *(
-                    kind(f"h{number}".encode(), valid | {"command_id": f"h-{number}"})
-                    for number, kind in enumerate(KINDS.values())
+                    st.sampled_from(valid).flatmap(partial(_hostile, number))
+                    for number in range(len(KINDS))
                 )
             ).map(list)
             for topic, valid in TOPICS.items()
