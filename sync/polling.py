@@ -14,6 +14,7 @@ from typing import Final
 
 from readmodels.keys import Keys
 from readmodels.steps import drive
+from runtime.printable import printable
 from runtime.redis import Line
 from sync import source
 from sync.cursor import WHY, Follow, Pass, Reason, Seen, Stand, Wait, plan
@@ -202,7 +203,7 @@ def rows_to_write(found: Iterable[tuple[RowId, Fields]]) -> tuple[Rows, int]:
             row, parts = row_type.values(identity, fields)
         except NoRow as problem:
             left_out += 1
-            logger.error("left out: %s", problem)
+            logger.error("left out: %s", printable(str(problem)))
             continue
         key = row_type, row[row_type.table.primary_key.columns[0].name]
         upserts.pop(key, None)

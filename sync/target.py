@@ -35,6 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from runtime.printable import printable
 from sync import faults
 from sync.cursor import Identity, Stand
 from sync.faults import Fault, fault_of
@@ -220,7 +221,8 @@ class _Singly:
             if fault_of(error) is not Fault.ROW:
                 raise
             self.left_out.add(name)
-            logger.error("left out: %s: the target refuses it: %s", name, faults.said(error))
+            said = printable(faults.said(error))
+            logger.error("left out: %s: the target refuses it: %s", printable(name), said)
 
 
 def _name(row_type: RowType, values: Values) -> str:
