@@ -162,7 +162,7 @@ def test_a_projector_ends_when_a_topic_is_made_anew_and_begins_again_after_a_reb
         world.check()
         _make_anew(world, world.producer.topics.events("order"))
         assert projector.wait(PATIENCE_S) == 1
-        assert "recreated" in projector.text()
+        assert "was deleted" in projector.text()
     with world.projector() as refused:
         assert refused.wait(PATIENCE_S) == 1
         assert "orderflow rebuild" in refused.text()

@@ -220,7 +220,7 @@ def test_an_indexer_ends_when_a_topic_is_made_anew_and_the_next_one_begins_again
         eventually(lambda: topic not in client.list_topics(timeout=10).topics, PATIENCE_S)
         topic_admin.apply(world.settings)
         assert indexer.wait(PATIENCE_S) == 1
-        assert "recreated" in indexer.text()
+        assert "was deleted" in indexer.text()
     with world.indexer(), EventStore(world.settings) as store:
         world.put(topic, REGISTERED)
         eventually(lambda: store.version("inventory/A") == 1, PATIENCE_S)

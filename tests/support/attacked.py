@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +19,7 @@ from runtime.client import CommandClient, OutgoingCommand
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas import headers
+from schemas.decoding import whole_number
 from schemas.partitioner import partition_for
 from tests.support.commanding import eventually
 from tests.support.hostile_kinds import Hostile
@@ -72,7 +74,10 @@ class Attacked:
         """Role → pid of the processes that ``up`` runs now."""
         found = {}
         for child in psutil.Process(self.up.process.pid).children():
-            words = child.cmdline()
+            try:
+                words = child.cmdline()
+            except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it ends this moment
+                continue
             if "orderflow" in words:
                 found[words[words.index("orderflow") + 1]] = child.pid
         return found
@@ -123,20 +128,30 @@ class Attacked:
         assert "Traceback" not in done.stderr, done.stderr
         return done.stdout
 
-    def handled(self, sent: Collection[Sent], outcomes_of: str) -> None:
-        """Assert that each record of a commands topic has an outcome or stands in the dead letters."""
-        eventually(lambda: not self._unhandled(sent, outcomes_of), PATIENCE_S, every=1.0)
+    def handled(self, sent: Collection[Sent], aggregate: str) -> None:
+        """Assert that each record of a commands topic has an outcome, stands in the dead letters, or waits
+        behind one that does.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while left := self._unhandled(sent, aggregate):
+            assert time.monotonic() < deadline, f"nothing came of {left}"
+            time.sleep(1)
 
     def _unhandled(self, sent: Collection[Sent], aggregate: str) -> list[Sent]:
-        commands, outcomes = self.topics.commands(aggregate), self.topics.outcomes(aggregate)
-        read = read_topics(self.settings, [commands, outcomes, self.topics.dead_letters])
+        topics, dead_letters = self.topics, self.topics.dead_letters
+        commands, outcomes = topics.commands(aggregate), topics.outcomes(aggregate)
+        parked = topics.parked(aggregate)
+        read = read_topics(self.settings, [commands, outcomes, parked, dead_letters])
         answered = {record.key for record in read[outcomes]}
-        letters = set(_sources(read[self.topics.dead_letters]))
+        waiting = {(r.partition, whole_number((r.key or b"")[-18:])) for r in read[parked]}
+        letters = set(_sources(read[dead_letters]))
         ids = {(r.partition, r.offset): _outcome_key(r.key, r.value) for r in read[commands]}
         return [
             one
             for one in sent
-            if one not in letters and ids.get((one.partition, one.offset)) not in answered
+            if one not in letters
+            and (one.partition, one.offset) not in waiting
+            and ids.get((one.partition, one.offset)) not in answered
         ]
 
     def letters(self) -> set[Sent]:
@@ -154,13 +169,13 @@ def _probes(name: str) -> Iterator[OutgoingCommand]:
 
 
 def _sources(records: Collection[Any]) -> Iterator[Sent]:
+    """Where the records stand that dead letters are of; hostile records on the topic itself are of none."""
     for record in records:
-        marks = record.headers
-        yield Sent(
-            marks[headers.ERROR_TOPIC].decode(),
-            int(marks[headers.ERROR_PARTITION]),
-            int(marks[headers.ERROR_OFFSET]),
-        )
+        topic = record.headers.get(headers.ERROR_TOPIC)
+        partition = whole_number(record.headers.get(headers.ERROR_PARTITION))
+        offset = whole_number(record.headers.get(headers.ERROR_OFFSET))
+        if topic is not None and partition is not None and offset is not None:
+            yield Sent(topic.decode(errors="replace"), partition, offset)
 
 
 def _outcome_key(key: bytes | None, value: bytes | None) -> bytes | None:
