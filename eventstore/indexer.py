@@ -30,7 +30,7 @@ from runtime.condition import Condition
 from runtime.records import IncomingRecord, incoming
 from runtime.redis import is_cluster, new_line, pooled
 from runtime.settings import Settings
-from runtime.topic_admin import topic_ids, topics_of
+from runtime.topic_admin import TopicsUnfit, topic_ids, topics_of
 from runtime.topic_watch import TopicWatch
 from schemas import headers, topics
 from schemas.decoding import decoder
@@ -326,6 +326,11 @@ def _place(message: Message) -> tuple[At, int | None]:
         return at, offset
     if kafka.is_transient(error):
         return at, None
+    if error.code() == KafkaError._AUTO_OFFSET_RESET:
+        raise TopicsUnfit(
+            f"{at[0]}-{at[1]}: the offset to read on from is gone: the topic was deleted and recreated, or "
+            "its records have expired. Start the role again: it reads on from what there is"
+        )
     raise KafkaException(error)
 
 
