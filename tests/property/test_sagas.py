@@ -56,7 +56,9 @@ MEDDLING: Final = (*SCHEDULING, *STRANGERS)
 
 FAULTS: Final = (
     *SCHEDULING,
-    *STRANGERS[::4],
+    # Not what is done to a payment by hand: where a bug then refuses what the gateway has charged, a person
+    # has to look at both.
+    *STRANGERS[:-2:4],
     *("lose", "bug", "refuse", "operator retries", "operator discards") * 3,
     *("mend", "retry"),
 )
