@@ -30,7 +30,7 @@ from tests.support.broker_kills import (
     hanging,
     times_of,
 )
-from tests.support.commanding import command, eventually
+from tests.support.commanding import command, eventually, eventually_nothing
 from tests.support.gateway import GatewayProcess
 from tests.support.processes import environment
 from tests.support.saga_invariants import check_orders, ended
@@ -68,7 +68,7 @@ def test_a_broker_killed_under_load_again_and_again_leaves_nothing_hanging_or_un
 
         eventually(all_ended, 240, 1)
         check_orders(settings, gateway, feed.order_ids)
-        eventually(lambda: not hanging(settings), 60, 0.5)
+        eventually_nothing(lambda: hanging(settings), 60, 0.5)
         print(
             f"{len(feed.order_ids)} orders, {check_raw(settings, raw)} transactions of raw writers"
         )

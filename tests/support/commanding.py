@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 
 from runtime.client import OutgoingCommand
 from sagas import by_command
@@ -36,4 +36,14 @@ def eventually(condition: Callable[[], object], timeout: float = 30.0, every: fl
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout:g} s"
+        time.sleep(every)
+
+
+def eventually_nothing(
+    left: Callable[[], Sized], timeout: float = 30.0, every: float = 0.05
+) -> None:
+    """Wait until nothing is left; fail the test otherwise, and say what is."""
+    deadline = time.monotonic() + timeout
+    while found := left():
+        assert time.monotonic() < deadline, f"after {timeout:g} s there is still {found}"
         time.sleep(every)

@@ -18,7 +18,7 @@ from schemas.order import OrderState, OrderStatus
 from schemas.payment import PaymentState
 from schemas.records import decode_event
 from schemas.saga import ENDED, SagaState, SagaStatus
-from tests.support.commanding import eventually
+from tests.support.commanding import eventually_nothing
 from tests.support.gateway import GatewayProcess
 from tests.support.invariants import LogReading, check_log
 from tests.support.saga_messages import (
@@ -53,7 +53,7 @@ def check_orders(
 
     ``by_hand``: ids of orders that no saga made.
     """
-    eventually(lambda: SagaLog(settings).all_decided(), timeout=60, every=0.5)
+    eventually_nothing(lambda: SagaLog(settings).undecided(), timeout=60, every=0.5)
     reading = check_log(settings)
     sagas = {key: cast(SagaState, saga) for key, (_, saga) in reading.states["saga"].items()}
     for saga_id, saga in sagas.items():

@@ -45,14 +45,19 @@ class SagaLog:
         self.outcomes = {name: log[topics.outcomes(name)] for name in AGGREGATES}
         self.history = {name: log[topics.history(name)] for name in AGGREGATES}
 
-    def all_decided(self) -> bool:
-        """Whether every command has its outcome, and every event of a saga what follows from it."""
+    def undecided(self) -> list[str]:
+        """What is still under way: commands without an outcome, and reactions that were not sent."""
+        return [*self._without_outcome(), *map(str, reactions_due(self) - reactions_sent(self))]
+
+    def _without_outcome(self) -> Iterator[str]:
         for name in AGGREGATES:
             asked = {(key_of(r), _command(r).command_id) for r in self.commands[name]}
             outcomes = [decode_outcome(r.value or b"") for r in self.outcomes[name]]
-            if asked != {(each.aggregate_id, each.command_id) for each in outcomes}:
-                return False
-        return not reactions_due(self) - reactions_sent(self)
+            decided = {(each.aggregate_id, each.command_id) for each in outcomes}
+            for where, odd in (("command", asked - decided), ("outcome", decided - asked)):
+                yield from (
+                    f"{name}: {where} {key} {command} alone" for key, command in sorted(odd)
+                )
 
     def saga_steps(self) -> Iterator[tuple[Record, str, EventRecord, SagaEvent, SagaState]]:
         """Each event of a saga, with the saga after it."""
