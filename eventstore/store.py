@@ -177,7 +177,7 @@ class EventStore:
     ) -> tuple[audit.Entry, ...]:
         """Events of one aggregate with what each changed, and the commands that it refused.
 
-        Refusals are there as long as outcomes are kept (48 hours), the newest 1,000. What cannot be read is
+        Refusals are there as long as outcomes are kept (10 days), the newest 1,000. What cannot be read is
         an entry that says why. Raises as ``state_at`` does, but UnreadableEvent.
         """
         return self.history(stream, version=version, at_ms=at_ms)[0]
@@ -200,7 +200,7 @@ class EventStore:
     def conversation(self, correlation_id: str) -> tuple[audit.Entry, ...]:
         """Commands, events and dead letters of a conversation over all aggregates; empty: none is known.
 
-        Events and dead letters are there for ever, commands for 7 days and outcomes for 48 hours. Raises
+        Events and dead letters are there for ever, commands for 7 days and outcomes for 10 days. Raises
         HistoryIncomplete.
         """
         with self._turn:

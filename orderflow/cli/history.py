@@ -77,7 +77,7 @@ def history(
 ) -> None:
     """What happened: `orderflow history order o-1`, or `orderflow history --correlation o-1`.
 
-    Of an aggregate: its events, the commands it refused in the last 48 hours, and its state then. Of a
+    Of an aggregate: its events, the commands it refused in the last 10 days, and its state then. Of a
     conversation: who asked what, what came of it, why something was refused, and what the views show.
     """
     if (correlation is None) == (aggregate is None or aggregate_id is None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from runtime import kafka, topic_admin
@@ -19,11 +20,15 @@ from runtime.client import CommandClient
 from runtime.embedded import ServersAddress
 from runtime.settings import Settings, networks
 from runtime.topic_admin import topics_of
+from schemas import headers
+from schemas.records import decode_event
+from schemas.webhook import WebhookTestRequested
 from tests.support.commanding import eventually
 from tests.support.processes import RoleProcess, environment
 from tests.support.receiver import OK, Answer, Receiver, by_attempt
+from tests.support.topics import read_topic
 from tests.support.webhooks import PATIENT, Shop, first_seen
-from webhooks import catching_up, course, history, positions, reading
+from webhooks import catching_up, course, history, positions, reading, requests
 from webhooks.policy import policy_of
 from webhooks.posting import Poster
 from webhooks.registry import former_group_id, group_id
@@ -231,3 +236,42 @@ def test_processes_share_the_partitions_and_take_over_from_one_another(
             events = [request.event for request in receiver.received]
             assert len(events) == len(set(events)), "nothing came twice"
         assert second.stop() == 0, second.text()
+
+
+def test_a_request_that_no_state_follows_is_set_aside_and_those_after_it_are_carried_out(
+    shop: Shop, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it may be found in a history that another client has written to."""
+    monkeypatch.setattr(requests, "KNOWN_WITHIN_S", 2.0)
+    topics = topics_of(settings)
+    with Receiver() as receiver, role_here(settings):
+        shop.subscribe("w", receiver.url, "user.*")
+        shop.order("w", "TestWebhook")
+        eventually(lambda: len(receiver.received) == 1)
+        request = next(
+            each
+            for each in read_topic(settings, topics.history("webhook"))
+            if decode_event(each.value or b"").type == WebhookTestRequested.__name__
+        )
+        event = json.loads(request.value or b"") | {"version": 99}
+        producer = Producer(kafka.producer(settings))
+        for webhook_id in ("w", "nobody"):
+            producer.produce(
+                topics.history("webhook"),
+                json.dumps(event).encode(),
+                webhook_id.encode(),
+                request.partition,
+            )
+        assert producer.flush(30) == 0
+        shop.order("w", "TestWebhook")
+        eventually(lambda: len(receiver.received) == 2)
+
+        def set_aside() -> set[tuple[bytes, bytes]]:
+            return {
+                (letter.key or b"", letter.headers[headers.ERROR_CODE])
+                for letter in read_topic(settings, topics.dead_letters)
+            }
+
+        eventually(
+            lambda: set_aside() == {(b"w", b"not_found"), (b"nobody", b"not_found")}, every=0.3
+        )
