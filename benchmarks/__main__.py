@@ -90,7 +90,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of it, one round")
     parser.add_argument(
-        "--large", action="store_true", help="memory and starting, too, with millions of orders"
+        "--large", action="store_true", help="the large parts, too: they take minutes"
     )
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", help=", ".join(PARTS))
     parser.add_argument("--rounds", type=int, help="of each part; 3 of most")

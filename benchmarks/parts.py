@@ -18,6 +18,7 @@ from benchmarks import (
     starting,
     visible,
     volume,
+    webhooks,
     workload,
 )
 from benchmarks.bench import Bench, Found
@@ -63,6 +64,7 @@ PARTS: Final[dict[str, Part]] = {
     "soak": Part(soak.figures, rounds=1, large=True),
     "memory": Part(memory.figures, rounds=1, large=True),
     "starting": Part(starting.figures, large=True),
+    "webhooks": Part(webhooks.figures, rounds=1, large=True),
 }
 
 

@@ -34,6 +34,7 @@ from tests.support.commanding import command, eventually, eventually_nothing
 from tests.support.gateway import GatewayProcess
 from tests.support.processes import environment
 from tests.support.saga_invariants import check_orders, ended
+from tests.support.saga_messages import SagaLog
 from tests.support.sagas import READY_WITHIN_S
 
 KILLS = int(os.environ.get("ORDERFLOW_BROKER_KILLS", "3"))
@@ -57,16 +58,23 @@ def test_a_broker_killed_under_load_again_and_again_leaves_nothing_hanging_or_un
         stack.enter_context(roles)
         stock(settings)
         with RawWriters(settings, f"{prefix}.raw") as raw, Feed(settings) as feed:
-            for _ in range(KILLS):
+            for number in range(KILLS):
                 kills.kill(own_kafka, chance)
                 roles.look_after()
                 raw.wait_for_more()  # the next kill finds transactions under way, too
+                if number % 2 == 0:  # and every other one finds a pipeline that works again
+                    one_more(settings)
 
         def all_ended() -> bool:
             roles.look_after()
             return ended(settings, feed.order_ids)
 
+        def undecided() -> list[str]:
+            roles.look_after()
+            return SagaLog(settings).undecided()
+
         eventually(all_ended, 240, 1)
+        eventually_nothing(undecided, 240, 1)
         check_orders(settings, gateway, feed.order_ids)
         eventually_nothing(lambda: hanging(settings), 60, 0.5)
         print(
@@ -87,8 +95,14 @@ def stock(settings: Settings) -> None:
         assert client.execute(item, READY_WITHIN_S).accepted
 
 
+def one_more(settings: Settings) -> None:
+    with CommandClient(settings) as client:
+        more = command("A", "ReceiveStock", quantity=1)
+        assert client.execute(more, 2 * GOES_ON_WITHIN_S).accepted
+
+
 def pauses_of(settings: Settings, kills: Kills) -> dict[str, list[float]]:
-    """By role, how long after each return of the broker its first record was written."""
+    """By role, seconds from the broker's return to its first record: see ``Kills.pauses``."""
     found = {
         name: kills.pauses(times_of(settings, topic(settings), lambda _: True))
         for name, topic in OUTPUT.items()

@@ -144,11 +144,14 @@ class Kills:
         self.gone.append((at, time.time()))
 
     def pauses(self, times: list[float]) -> list[float]:
-        """Of each kill, how long after the broker's return the first record came."""
-        return [
-            min((one - back for one in times if one > back), default=float("inf"))
-            for _, back in self.gone
-        ]
+        """Seconds from the broker's return to the first record, of each kill that no other followed first."""
+        next_gone = [gone for gone, _ in self.gone[1:]] + [float("inf")]
+        found = []
+        for (_, back), until in zip(self.gone, next_gone, strict=True):
+            first = min((one for one in times if one > back), default=float("inf"))
+            if first < until or until == float("inf"):
+                found.append(first - back)
+        return found
 
 
 OUTPUT: dict[str, Callable[[Settings], str]] = {
