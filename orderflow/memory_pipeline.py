@@ -192,10 +192,10 @@ class MemoryPipeline:
     def held(self) -> list[Held]:
         """The keys that are held by a command which could not be judged."""
         return [
-            Held(name, read_parked_key(key)[0].decode(), parked.offset, parked)
+            Held(name, place[0].decode(), parked.offset, parked)
             for name, store in self.stores.items()
             for key, value in store.parked.data.items()
-            if (parked := decode_parked(value)).attempts
+            if (parked := decode_parked(value)).attempts and (place := read_parked_key(key))
         ]
 
     def saga(self, saga_id: str) -> SagaState:

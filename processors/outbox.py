@@ -10,12 +10,12 @@ import msgspec
 
 from commands.aggregate import Command, Event
 from processors.edge import Request
-from runtime.records import Headers, IncomingRecord, OutgoingRecord
+from runtime.records import Headers, IncomingRecord, OutgoingRecord, dead_letter
 from sagas.messages import RecordAnswer
 from schemas import headers, limits
 from schemas.decoding import whole_number
 from schemas.ids import derived_id, is_id, reply_key
-from schemas.letters import Failure, letter_of
+from schemas.letters import Failure
 from schemas.parking import Action, Parked, ParkedNotice, notice_key, parked_key
 from schemas.partitioner import partition_for
 from schemas.personal import key_text, sealed, withheld
@@ -260,20 +260,6 @@ class Outbox:
                 field=rejection.field and limits.cut(rejection.field, limits.MAX_FIELD),
             )
         return encode(outcome)
-
-
-def dead_letter(incoming: IncomingRecord, failure: Failure, topic: str) -> OutgoingRecord:
-    """The record as it came, with the cause and the place in headers, for the topic of dead letters."""
-    letter = letter_of(
-        incoming.key,
-        incoming.value,
-        incoming.headers,
-        failure=failure,
-        place=(incoming.topic, incoming.partition, incoming.offset),
-        at_ms=incoming.occurred_at_ms,
-        unreadable=incoming.unreadable,
-    )
-    return OutgoingRecord(topic, 0, letter.key, letter.value, [*letter.headers])
 
 
 def marks_of(command_id: bytes, incoming: Headers) -> Headers:

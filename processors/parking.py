@@ -8,10 +8,14 @@ next. So what a killed processor had begun to let through goes on after a restar
 import logging
 from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
 from schemas.parking import read_parked_key
 
 logger = logging.getLogger(__name__)
+
+MAX_SHOWN: Final = 200
+"""Bytes of a key that is nobody's, in the log."""
 
 
 class Parking:
@@ -44,11 +48,11 @@ class Parking:
         """
         self.clear()
         for key in keys:
-            try:
-                aggregate_id, offset = read_parked_key(key)
-            except ValueError as error:
-                logger.error("on the topic of parked commands: %s", error)
+            place = read_parked_key(key)
+            if place is None:
+                logger.error("no key of a parked command: %r", key[:MAX_SHOWN])
                 continue
+            aggregate_id, offset = place
             self._lanes.setdefault(aggregate_id, deque()).append(offset)
 
     def heads(self) -> list[tuple[bytes, int]]:

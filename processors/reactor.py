@@ -14,11 +14,11 @@ from confluent_kafka import Consumer, TopicPartition
 
 from processors.isolation import Isolation
 from processors.loop import IDLE_POLL_S
-from processors.outbox import command_record, dead_letter
+from processors.outbox import command_record
 from processors.slot import Slot
 from processors.transaction import TransactionalWriter, TransactionFailed
 from runtime import kafka, topic_admin, watchdog
-from runtime.records import IncomingRecord, OutgoingRecord, incoming
+from runtime.records import IncomingRecord, OutgoingRecord, dead_letter, incoming
 from runtime.settings import Settings
 from runtime.topic_watch import TopicWatch
 from sagas.choreography import EVENTS, Reaction, react

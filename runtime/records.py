@@ -13,6 +13,7 @@ from confluent_kafka import Message
 
 from schemas import headers, limits
 from schemas.decoding import whole_number
+from schemas.letters import Failure, letter_of
 
 LATEST_MS: Final = 253_402_300_799_999
 """End of the year 9999, the last time that calendars have."""
@@ -101,3 +102,17 @@ def occurred_at_ms(marks: Headers, sent_at_ms: int) -> int:
             if at_ms is not None and at_ms <= LATEST_MS:
                 return at_ms
     return sent_at_ms
+
+
+def dead_letter(record: IncomingRecord, failure: Failure, topic: str) -> OutgoingRecord:
+    """Return a record as it came, with the cause and the place in headers, for the topic of dead letters."""
+    letter = letter_of(
+        record.key,
+        record.value,
+        record.headers,
+        failure=failure,
+        place=(record.topic, record.partition, record.offset),
+        at_ms=record.occurred_at_ms,
+        unreadable=record.unreadable,
+    )
+    return OutgoingRecord(topic, 0, letter.key, letter.value, [*letter.headers])

@@ -11,11 +11,11 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from runtime import kafka
-from runtime.records import Headers, IncomingRecord
+from runtime.records import Headers, IncomingRecord, dead_letter
 from runtime.refusals import is_of_content
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
-from schemas.letters import Failure, letter_of
+from schemas.letters import Failure
 
 logger = logging.getLogger(__name__)
 
@@ -60,16 +60,8 @@ class SureProducer:
     async def dead_letter(self, source: IncomingRecord, code: str, cause: Exception) -> None:
         """A record as it came, with the cause and the place in headers."""
         failure = Failure(code, str(cause), self._stage, cause)
-        letter = letter_of(
-            source.key,
-            source.value,
-            source.headers,
-            failure=failure,
-            place=(source.topic, source.partition, source.offset),
-            at_ms=source.occurred_at_ms,
-            unreadable=source.unreadable,
-        )
-        await self.send(self._dead_letters, letter.key, letter.value, [*letter.headers])
+        letter = dead_letter(source, failure, self._dead_letters)
+        await self.send(letter.topic, letter.key, letter.value, letter.headers)
 
     def close(self) -> None:
         """What is not delivered by then is sent again after the next start. Blocks."""

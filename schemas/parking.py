@@ -15,7 +15,6 @@ from schemas.rejections import Code
 
 DIGEST_BYTES: Final = 16
 _OFFSET_DIGITS: Final = 20
-MAX_SHOWN: Final = 200
 """Bytes of a key that an error message repeats."""
 
 _NOTICE: Final = b"parked" + PART_SEPARATOR.encode()
@@ -83,11 +82,11 @@ def parked_key(aggregate_id: bytes, offset: int) -> bytes:
     return b"%s/%0*d" % (aggregate_id, _OFFSET_DIGITS, offset)
 
 
-def read_parked_key(key: bytes) -> tuple[bytes, int]:
-    """Aggregate id and offset. Raises ValueError for a key that ``parked_key`` does not make."""
+def read_parked_key(key: bytes) -> tuple[bytes, int] | None:
+    """Return the aggregate id and the offset; None for a key that ``parked_key`` does not make."""
     aggregate_id, separator, offset = key.rpartition(b"/")
     if not separator or len(offset) != _OFFSET_DIGITS or not offset.isdigit():
-        raise ValueError(f"no key of a parked command: {key[:MAX_SHOWN]!r}")
+        return None
     return aggregate_id, int(offset)
 
 

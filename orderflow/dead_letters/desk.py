@@ -33,8 +33,6 @@ from schemas.rejections import Code
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 30.0
-_OFFSET_DIGITS: Final = 20
-"""As many as schemas/parking.py writes."""
 
 _KEPT_BYTES: Final = 4_096
 """Of a key or a header: what a letter says of its failure is shorter, see schemas/letters.py."""
@@ -206,12 +204,13 @@ class Desk:
 
     def _waiting(self, aggregates: set[str]) -> Counter[tuple[str | None, str | None]]:
         """How many commands are parked, by aggregate and id."""
-        parked: dict[tuple[str, bytes], bool] = {}
+        parked: dict[tuple[str, bytes, int], bool] = {}
 
         def see(message: Message) -> None:
-            key = message.key() or b""
-            if is_parked_key(key):
-                parked[(message.topic() or "").split(".")[-2], key] = message.value() is not None
+            place = read_parked_key(message.key() or b"")
+            if place is not None:  # on this topic, too, anybody may have written
+                aggregate = (message.topic() or "").split(".")[-2]
+                parked[aggregate, *place] = message.value() is not None
 
         places = [
             (self._topics.parked(name), number)
@@ -221,8 +220,8 @@ class Desk:
         if places:
             read_all(self._settings, places, see)
         return Counter(
-            (name, text_of(read_parked_key(key)[0]))
-            for (name, key), waits in parked.items()
+            (name, text_of(aggregate_id))
+            for (name, aggregate_id, _), waits in parked.items()
             if waits
         )
 
@@ -281,12 +280,6 @@ def _place(letter_id: str) -> tuple[int, int]:
     if place[0] is None or place[1] is None:
         raise LetterNotFound(f"{letter_id!r} is no id of a dead letter, such as 0-17")
     return place[0], place[1]
-
-
-def is_parked_key(key: bytes) -> bool:
-    """True if `read_parked_key` can read it: on this topic, too, anybody may have written."""
-    offset = key.rpartition(b"/")[2]
-    return offset.isdigit() and len(offset) <= _OFFSET_DIGITS
 
 
 def _as_it_came(letter: Letter, came: IncomingRecord) -> IncomingRecord:

@@ -6,8 +6,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self
 
 from confluent_kafka import (
@@ -22,7 +24,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from orderflow.placing import order_command
 from runtime import kafka
-from runtime.client import CommandClient
+from runtime.client import CommandClient, NotDelivered, OutgoingCommand
 from runtime.embedded import EmbeddedKafka
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
@@ -101,31 +103,47 @@ def check_raw(settings: Settings, writers: RawWriters) -> int:
 
 
 class Feed:
-    """Orders of both kinds, a few dozen a second, until the end of the block."""
+    """Orders of both kinds, a few a second, until the end of the block. All have been delivered by then,
+    however long the broker was away: a client that hears of something that was not delivered sends all again.
+    """
 
     def __init__(self, settings: Settings, pause_s: float = 0.15) -> None:
         self._settings, self._pause_s = settings, pause_s
-        self.order_ids: list[str] = []
+        self._sent: list[OutgoingCommand] = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._send, daemon=True)
+        self._ended: Future[None] = Future()
+
+    @property
+    def order_ids(self) -> list[str]:
+        return [command.aggregate_id for command in self._sent]
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._ended = ThreadPoolExecutor(1, "feed").submit(self._send)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(180)
-        assert not self._thread.is_alive()
+        self._ended.result(300)
 
     def _send(self) -> None:
         with CommandClient(self._settings) as client:
             while not self._stop.wait(self._pause_s):
-                order_id = f"o{len(self.order_ids)}"
-                kind = ("orchestration", "choreography")[len(self.order_ids) % 2]
-                sent = order_command(order_id, **order(A=1), coordination=kind)  # type: ignore[arg-type]
+                number = len(self._sent)
+                kind = ("orchestration", "choreography")[number % 2]
+                sent = order_command(f"o{number}", **order(A=1), coordination=kind)  # type: ignore[arg-type]
                 client.send(sent)
-                self.order_ids.append(order_id)
+                self._sent.append(sent)
+            while not self._delivered(client):
+                for command in self._sent:
+                    client.send(command)
+
+    @staticmethod
+    def _delivered(client: CommandClient) -> bool:
+        try:
+            client.flush()
+        except NotDelivered:
+            return False
+        return True
 
 
 @dataclass
@@ -186,8 +204,8 @@ def hanging(settings: Settings) -> list[str]:
         answers = admin.list_offsets(asked, isolation_level=level, request_timeout=30)
         return {(at.topic, at.partition): f.result(30).offset for at, f in answers.items()}
 
-    stable = ends(IsolationLevel.READ_COMMITTED)
-    high = ends(IsolationLevel.READ_UNCOMMITTED)
+    levels = IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED
+    stable, high = (kafka.until_answered(partial(ends, level), 60) for level in levels)
     return [f"{place[0]}-{place[1]}" for place in places if stable[place] < high[place]]
 
 
