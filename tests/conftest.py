@@ -14,10 +14,21 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient
+from hypothesis import HealthCheck, settings
 
 from runtime.embedded import EmbeddedKafka, EmbeddedRedis, EmbeddedServers, ServersAddress
 
 CHOICES = ("embedded", "docker")
+
+# How long something takes is never a failure. With CI set, a run repeats the examples of the one before, so
+# that a change is judged by what it changes; without, each run tries others.
+settings.register_profile(
+    "orderflow",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+)
+settings.load_profile("orderflow")
 
 pytest.register_assert_rewrite("tests.support.bus_suite")  # its assertions show their values, too
 
