@@ -30,7 +30,7 @@ MOST_AT_ONCE: Final = 500
 
 MOST_RECENT: Final = 2_000
 RECENT_BYTES: Final = 8 * limits.MIB
-"""Decoded states that are kept of a partition, and the size of their records; beyond it begins anew."""
+"""Decoded states that are kept of a partition, and the size of their records; beyond it they are dropped."""
 
 TRIED_AGAIN: Final = frozenset({Code.UNSUPPORTED_SCHEMA_VERSION})
 """Failed for one of these, a parked command is judged again whenever a processor takes the partition over."""

@@ -27,7 +27,7 @@ LOST_AFTER_S: Final = 3.0
 
 
 class Watch:
-    """One a process; `run` ends only by being cancelled, by a bug, or when a topic was made anew."""
+    """One a process; `run` ends only by being cancelled, by a bug, or when a topic was recreated."""
 
     def __init__(self, feed: Feed, app: App, consumer: BatchConsumer, topics: TopicWatch) -> None:
         self._feed = feed

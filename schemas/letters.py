@@ -1,6 +1,6 @@
 """Dead letters: what is kept of a record that could not be handled, and what is said of its failure.
 
-Pure. Whoever could not handle a record uses it: processors, projectors, the payments' outbox. The names of
+Pure. Used by each role that cannot handle a record: processors, projectors, payments' outbox. The names of
 the headers are schemas/headers.py's. The invariants: a letter always fits a topic; the record's own headers,
 key and value stay as they came, or the letter says which of them are cut; and no header of the sender can be
 taken for one of the letter.

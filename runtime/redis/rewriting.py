@@ -1,4 +1,4 @@
-"""Has Redis write its append-only file anew, so that nothing stays there of what was deleted."""
+"""Rewrite the append-only file of Redis, so that it holds nothing of what was deleted."""
 
 import time
 from enum import Enum, auto
