@@ -19,7 +19,9 @@ from typing import Final, Self
 from runtime.private_files import OWNER_ONLY, keep_small, open_private
 
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Pauses before the first, second … restart in a row; the last one from then on."""
+"""Seconds from one start of a child to the first, second … restart in a row; the last one from then on. The
+time that the child ran counts, so that only one that ends at once waits.
+"""
 
 HEALTHY_AFTER_S: Final = 60.0
 """A child that ran this long begins at the first pause again."""
@@ -101,9 +103,8 @@ class Child:
             self._process = None
             if now - self._started_at > HEALTHY_AFTER_S:
                 self._in_a_row = 0
-            pause = BACKOFF_S[min(self._in_a_row, len(BACKOFF_S) - 1)]
+            self._start_again_at = start_again_at(self._started_at, now, self._in_a_row)
             self._in_a_row += 1
-            self._start_again_at = now + pause
 
     def ask_to_stop(self) -> None:
         """SIGTERM; returns at once."""
@@ -146,6 +147,12 @@ class Child:
     def _close_pipe(self) -> None:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
+
+
+def start_again_at(started_at: float, ended_at: float, in_a_row: int) -> float:
+    """Return when a child is started again, after so many restarts in a row; times on one clock, seconds."""
+    interval = BACKOFF_S[min(in_a_row, len(BACKOFF_S) - 1)]
+    return max(ended_at + BACKOFF_S[0], started_at + interval)
 
 
 class Supervisor:

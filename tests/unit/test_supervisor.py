@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orderflow.supervisor import Child, Supervisor
+from orderflow.supervisor import BACKOFF_S, Child, Supervisor, start_again_at
 
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 OBSTINATE = (
@@ -69,6 +69,21 @@ def test_a_child_that_crashed_is_started_again_after_a_pause(
         eventually(lambda: looked_after(supervisor, child))
         assert child.status().restarts == 1
         assert child.status().pid != first
+
+
+@pytest.mark.parametrize("in_a_row", [0, 3, 5, 50])
+def test_a_child_that_ran_longer_than_the_longest_pause_is_started_again_at_once(
+    in_a_row: int,
+) -> None:
+    """Whatever killed it again and again did not keep it from working in between."""
+    assert start_again_at(100.0, 100.0 + BACKOFF_S[-1], in_a_row) == pytest.approx(
+        100.0 + BACKOFF_S[-1] + BACKOFF_S[0]
+    )
+
+
+def test_a_child_that_ends_at_once_waits_longer_each_time() -> None:
+    pauses = [start_again_at(0.0, 0.0, in_a_row) for in_a_row in range(len(BACKOFF_S) + 1)]
+    assert pauses == [*BACKOFF_S, BACKOFF_S[-1]]
 
 
 def test_a_child_that_stops_on_sigterm_is_not_killed(child_of: Callable[[str], Child]) -> None:
