@@ -25,7 +25,7 @@ from eventstore.indexer import Kind, Source
 from eventstore.keys import NO_KEYS, Keys
 from runtime.records import IncomingRecord
 from schemas import headers
-from schemas.decoding import decode_json, decoder, whole_number
+from schemas.decoding import Int64, decode_json, decoder, whole_number
 from schemas.ids import PART_SEPARATOR
 from schemas.parking import decode_action
 from schemas.personal import FORGOTTEN
@@ -80,8 +80,8 @@ class _Ended(msgspec.Struct):
     aggregate: str
     aggregate_id: str
     status: str
-    version: int
-    decided_at_ms: int
+    version: Int64
+    decided_at_ms: Int64
     code: str | None = None
     message: str | None = None
 

@@ -13,7 +13,7 @@ from eventstore.keys import NO_KEYS, Keys
 from runtime.records import IncomingRecord
 from sagas import by_name
 from schemas import headers
-from schemas.decoding import decode_json, decoder
+from schemas.decoding import Int64, decode_json, decoder
 from schemas.ids import is_id
 from schemas.personal import is_sealed, opened
 from schemas.records import decode_event
@@ -257,7 +257,7 @@ def text_of(value: str | bytes | None) -> str | None:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-_decode_offsets: Final = decoder(dict[str, int])
+_decode_offsets: Final = decoder(dict[str, Int64])
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -267,7 +267,7 @@ class Position(msgspec.Struct, frozen=True):
     be kept anywhere.
     """
 
-    offsets: Mapping[str, int] = {}
+    offsets: Mapping[str, Int64] = {}
 
     def __str__(self) -> str:
         return msgspec.json.encode(dict(sorted(self.offsets.items()))).decode()

@@ -33,7 +33,7 @@ from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit, topic_ids, topics_of
 from runtime.topic_watch import TopicWatch
 from schemas import headers, topics
-from schemas.decoding import decoder
+from schemas.decoding import Int64, decoder
 from schemas.ids import MAX_ID_LENGTH, PART_SEPARATOR, is_id
 from schemas.money import MAX_AMOUNT
 from schemas.records import OutcomeStatus
@@ -76,20 +76,20 @@ class Source(NamedTuple):
     topic: str
     kind: Kind
     aggregate: str
-    life_ms: int
+    life_ms: Int64
 
 
 class _Event(msgspec.Struct):
     type: str
     id: str
-    version: int
-    occurred_at_ms: int
+    version: Int64
+    occurred_at_ms: Int64
 
 
 class _Outcome(msgspec.Struct):
     status: str
     command_id: str
-    decided_at_ms: int
+    decided_at_ms: Int64
 
 
 class _Command(msgspec.Struct):

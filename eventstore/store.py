@@ -14,7 +14,7 @@ from itertools import takewhile
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from commands.free_json import is_finite
+from commands.free_json import UNSTORABLE, is_storable
 from eventstore import audit
 from eventstore.events import (
     BEGINNING,
@@ -101,9 +101,8 @@ class EventStore:
                 f"{target} has a decider: send its commands instead (`orderflow send`). Only {PLAIN}/<id>"
                 " takes events as they are; past a decider, they could break what it promises."
             )
-        if not all(is_finite(event.data) for event in events):
-            not_finite = "NaN and infinite numbers cannot be stored as JSON"
-            raise AppendRefused(target, Code.INVALID_DATA, not_finite)
+        if not all(is_storable(event.data) for event in events):
+            raise AppendRefused(target, Code.INVALID_DATA, UNSTORABLE)
         data = {"events": [{"type": event.type, "data": event.data} for event in events]}
         command = OutgoingCommand(
             aggregate=target.aggregate,

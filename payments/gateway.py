@@ -8,6 +8,8 @@ from typing import Protocol
 
 import msgspec
 
+from schemas.decoding import Int64
+
 
 class Charge(msgspec.Struct, frozen=True):
     """Take ``amount`` minor units from who is behind ``token``. ``key``: the same key is the same
@@ -15,7 +17,7 @@ class Charge(msgspec.Struct, frozen=True):
     """
 
     key: str
-    amount: int
+    amount: Int64
     currency: str
     token: str
 
@@ -23,7 +25,7 @@ class Charge(msgspec.Struct, frozen=True):
 class Charged(msgspec.Struct, frozen=True):
     """The money was taken: so much of it, at most what was asked for, under the gateway's own number."""
 
-    amount: int
+    amount: Int64
     reference: str
 
 
@@ -39,7 +41,7 @@ class Refunded(msgspec.Struct, frozen=True):
     ``amount`` 0 and no reference: nothing had been taken, and now nothing will be under this key.
     """
 
-    amount: int
+    amount: Int64
     reference: str | None = None
 
 

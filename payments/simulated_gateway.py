@@ -30,7 +30,7 @@ from payments.ledger import Ledger, LedgerInUse
 from payments.simulation import AnswerLost, KeyInProgress, SimulatedGateway
 from runtime.role import EXIT_OK, EXIT_REFUSED, begin_role
 from runtime.settings import Settings
-from schemas.decoding import decoder
+from schemas.decoding import Int64, decoder
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ LOOPBACK: Final = "127.0.0.1"
 class _Terms(msgspec.Struct, frozen=True):
     """Body of a charge."""
 
-    amount: int
+    amount: Int64
     currency: str
     token: str
 

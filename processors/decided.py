@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from schemas.decoding import DecodeError, decoder
+from schemas.decoding import DecodeError, Int64, decoder
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Decided(msgspec.Struct, frozen=True):
     """``offset``: the first that is not decided, of the commands topic with this id."""
 
     topic_id: str
-    offset: int
+    offset: Int64
 
 
 _decode: Final = decoder(Decided)

@@ -24,7 +24,7 @@ from sagas import choreography, react
 from sagas.messages import StartSaga, WakeSaga
 from sagas.react import FollowUp, wake_id
 from schemas import headers
-from schemas.decoding import DecodeError, decoder
+from schemas.decoding import DecodeError, Int64, decoder
 from schemas.ids import derived_id, end_key
 from schemas.records import FIRST_VERSION, decode_outcome, encode
 from schemas.rejections import Code, Rejection
@@ -41,18 +41,18 @@ SETTLED: Final = ENDED | {SagaStatus.NEEDS_OPERATOR}
 class Appointment(msgspec.Struct, frozen=True, array_like=True, order=True):
     """When a saga goes on by itself, epoch milliseconds UTC, and the number of this appointment."""
 
-    due_ms: int
-    timer: int
+    due_ms: Int64
+    timer: Int64
 
 
 class _Appointed(msgspec.Struct, frozen=True):
-    wakes_at_ms: int | None = None
-    timer: int = 0
+    wakes_at_ms: Int64 | None = None
+    timer: Int64 = 0
 
 
 class _Stored(msgspec.Struct, frozen=True):
     state: _Appointed
-    state_version: int = FIRST_VERSION
+    state_version: Int64 = FIRST_VERSION
 
 
 UNREAD: Final = b"?"

@@ -30,7 +30,7 @@ from rocksdict import (
 )
 
 from sagas import AGGREGATES
-from schemas.decoding import decoder
+from schemas.decoding import Int64, decoder
 from schemas.personal import forgets
 from schemas.topics import TOMBSTONE_RETENTION_MS
 
@@ -100,8 +100,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """How far a database has followed its topic: the next offset, and whose offsets these are."""
 
     topic_id: str
-    offset: int
-    written_at_ms: int
+    offset: Int64
+    written_at_ms: Int64
 
 
 _decode_checkpoint: Final = decoder(Checkpoint)

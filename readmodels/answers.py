@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from schemas.decoding import Int64
 from schemas.order import OrderLine
 
 
@@ -82,21 +83,21 @@ class SagaStepAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     name: str
     status: str
-    commands: int
-    accepted: int
-    refused: int
-    attempt: int
-    started_at_ms: int
-    ended_at_ms: int | None = None
-    waiting: int = 0
+    commands: Int64
+    accepted: Int64
+    refused: Int64
+    attempt: Int64
+    started_at_ms: Int64
+    ended_at_ms: Int64 | None = None
+    waiting: Int64 = 0
     code: str | None = None
     message: str | None = None
-    undo_commands: int = 0
-    undone: int = 0
-    undo_refused: int = 0
-    undo_attempt: int = 0
-    undo_started_at_ms: int | None = None
-    undo_ended_at_ms: int | None = None
+    undo_commands: Int64 = 0
+    undone: Int64 = 0
+    undo_refused: Int64 = 0
+    undo_attempt: Int64 = 0
+    undo_started_at_ms: Int64 | None = None
+    undo_ended_at_ms: Int64 | None = None
 
 
 class SagaAnswer(msgspec.Struct, frozen=True):

@@ -6,10 +6,11 @@ UTF-8. Pure; everyone may import this. Invariant: nothing else in the product ca
 decode (tests/unit/test_decoding.py).
 """
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Final, TypeVar, cast
 
 import msgspec
+from msgspec import inspect
 
 DecodeError: Final = msgspec.DecodeError
 """The bytes are not what they should be; ``msgspec.ValidationError`` is one of these."""
@@ -17,19 +18,47 @@ DecodeError: Final = msgspec.DecodeError
 MAX_DIGITS: Final = 18
 """Digits of a number in a header: every such number is below 10**18 and fits 64 bits."""
 
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""A whole number that Kafka, Redis, SQL and C can hold. JSON's have no bounds, nor have Python's, so each
+whole number of a record or state of the product is of this type (tests/unit/test_decoding.py).
+"""
+
 T = TypeVar("T")
 
 
 def decoder(kind: type[T]) -> Callable[[bytes | str | msgspec.Raw], T]:
     """Return the function that decodes JSON as ``kind``. It raises ``DecodeError`` and nothing else."""
-    return _total(msgspec.json.Decoder(kind))
+    parts = parts_of(inspect.type_info(kind), set())
+    return _total(
+        msgspec.json.Decoder(kind), any(isinstance(part, inspect.RawType) for part in parts)
+    )
 
 
-def _total(raw_decoder: msgspec.json.Decoder[T]) -> Callable[[bytes | str | msgspec.Raw], T]:
+def parts_of(info: inspect.Type, seen: set[type]) -> Iterator[inspect.Type]:
+    """Yield a type and all types within it, each class once. ``seen``: those that were."""
+    if isinstance(info, inspect.StructType):
+        if info.cls in seen:
+            return
+        seen.add(info.cls)
+    yield info
+    for name in info.__struct_fields__:
+        inner = getattr(info, name)
+        for each in inner if isinstance(inner, tuple) else (inner,):
+            part = each.type if isinstance(each, inspect.Field) else each
+            if isinstance(part, inspect.Type):
+                yield from parts_of(part, seen)
+
+
+def _total(
+    raw_decoder: msgspec.json.Decoder[T], holds_raw: bool = False
+) -> Callable[[bytes | str | msgspec.Raw], T]:
+    """``holds_raw``: a part is kept as it came; msgspec does not look whether that is UTF-8."""
     raw_decode = raw_decoder.decode
 
     def decode(value: bytes | str | msgspec.Raw) -> T:
         try:
+            if holds_raw and isinstance(value, bytes) and not value.isascii():
+                value.decode()
             decoded: T = raw_decode(value)
             return decoded
         except msgspec.DecodeError:

@@ -9,25 +9,27 @@ from typing import Final
 
 import msgspec
 
+from schemas.decoding import Int64
+
 
 class ItemRegistered(msgspec.Struct, frozen=True):
     """The SKU exists from here on, with nothing on hand. At or below the threshold its stock is low."""
 
     description: str
-    low_stock_threshold: int
+    low_stock_threshold: Int64
 
 
 class StockReceived(msgspec.Struct, frozen=True):
     """Goods came in: a delivery, or a return by a customer."""
 
-    quantity: int
+    quantity: Int64
     reference: str | None = None
 
 
 class StockAdjusted(msgspec.Struct, frozen=True):
     """A count or a write-off: ``delta`` pieces more, or fewer where it is negative."""
 
-    delta: int
+    delta: Int64
     reason: str
 
 
@@ -37,7 +39,7 @@ class StockReserved(msgspec.Struct, frozen=True):
     """
 
     reservation_id: str
-    quantity: int
+    quantity: Int64
     made_by: str | None = None
 
 
@@ -45,14 +47,14 @@ class ReservationReleased(msgspec.Struct, frozen=True):
     """The pieces are available again; the reservation is gone."""
 
     reservation_id: str
-    quantity: int
+    quantity: Int64
 
 
 class ReservationCommitted(msgspec.Struct, frozen=True):
     """The pieces have left the stock; the reservation is gone."""
 
     reservation_id: str
-    quantity: int
+    quantity: Int64
 
 
 InventoryEvent = (
@@ -71,13 +73,13 @@ class StockLevel(msgspec.Struct, frozen=True):
     """
 
     description: str
-    low_stock_threshold: int
-    on_hand: int
-    reserved: int
-    received: int
-    adjusted: int
-    shipped: int
-    updated_at_ms: int
+    low_stock_threshold: Int64
+    on_hand: Int64
+    reserved: Int64
+    received: Int64
+    adjusted: Int64
+    shipped: Int64
+    updated_at_ms: Int64
 
     @property
     def available(self) -> int:
@@ -89,8 +91,8 @@ class Reservation(msgspec.Struct, frozen=True):
     """An open reservation: a part of its SKU with a record of its own, deleted when it is closed."""
 
     reservation_id: str
-    quantity: int
-    reserved_at_ms: int
+    quantity: Int64
+    reserved_at_ms: Int64
     made_by: str | None = None
 
 

@@ -5,13 +5,15 @@ from typing import Final
 
 import msgspec
 
+from schemas.decoding import Int64
+
 
 class OrderLine(msgspec.Struct, frozen=True, gc=False):
     """``quantity`` pieces of ``sku`` at ``unit_price`` minor units each."""
 
     sku: str
-    quantity: int
-    unit_price: int
+    quantity: Int64
+    unit_price: Int64
 
 
 class OrderCreated(msgspec.Struct, frozen=True):
@@ -22,7 +24,7 @@ class OrderCreated(msgspec.Struct, frozen=True):
     user_id: str
     currency: str
     lines: tuple[OrderLine, ...]
-    total: int
+    total: Int64
     made_by: str | None = None
 
 
@@ -66,9 +68,9 @@ class OrderState(msgspec.Struct, frozen=True, gc=False):
     user_id: str
     currency: str
     lines: tuple[OrderLine, ...]
-    total: int
-    created_at_ms: int
-    updated_at_ms: int
+    total: Int64
+    created_at_ms: Int64
+    updated_at_ms: Int64
     made_by: str | None = None
 
 

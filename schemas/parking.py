@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from schemas.decoding import decoder
+from schemas.decoding import Int64, decoder
 from schemas.ids import PART_SEPARATOR
 from schemas.rejections import Code
 
@@ -27,11 +27,11 @@ class Parked(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=F
     behind one that did, and was not judged yet. ``code``: why it failed.
     """
 
-    offset: int
-    occurred_at_ms: int
+    offset: Int64
+    occurred_at_ms: Int64
     value: bytes
     headers: list[tuple[str, bytes | None]] = []
-    attempts: int = 0
+    attempts: Int64 = 0
     code: Code | None = None
 
 
@@ -43,7 +43,7 @@ class ParkedNotice(msgspec.Struct, frozen=True):
     aggregate: str
     aggregate_id: str
     command_id: str
-    offset: int
+    offset: Int64
     message: str
 
 
@@ -59,13 +59,13 @@ class Action(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     action: str
     by: str
-    at_ms: int
+    at_ms: Int64
     settled: bool
     result: str
     stage: str
     topic: str
-    partition: int
-    offset: int
+    partition: Int64
+    offset: Int64
     before: str
     after: str = ""
     note: str = ""

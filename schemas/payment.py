@@ -5,6 +5,8 @@ from typing import Final
 
 import msgspec
 
+from schemas.decoding import Int64
+
 
 class PaymentRequested(msgspec.Struct, frozen=True):
     """Somebody is to pay ``amount`` for an order. ``token``: the payment method's at the gateway;
@@ -14,7 +16,7 @@ class PaymentRequested(msgspec.Struct, frozen=True):
     """
 
     order_id: str
-    amount: int
+    amount: Int64
     currency: str
     token: str | None = None
     made_by: str | None = None
@@ -26,7 +28,7 @@ class PaymentCaptured(msgspec.Struct, frozen=True):
     back already, because the refund was requested, or the payment had failed, before this was known.
     """
 
-    amount: int
+    amount: Int64
     reference: str | None = None
     refunding: bool = False
 
@@ -50,7 +52,7 @@ class PaymentRefundRequested(msgspec.Struct, frozen=True):
 class PaymentRefunded(msgspec.Struct, frozen=True):
     """``amount`` went back; several refunds never exceed what was captured."""
 
-    amount: int
+    amount: Int64
     reason: str | None = None
 
 
@@ -78,11 +80,11 @@ class PaymentState(msgspec.Struct, frozen=True):
     status: PaymentStatus
     order_id: str
     currency: str
-    requested: int
-    captured: int
-    refunded: int
-    created_at_ms: int
-    updated_at_ms: int
+    requested: Int64
+    captured: Int64
+    refunded: Int64
+    created_at_ms: Int64
+    updated_at_ms: Int64
     token: str | None = None
     reference: str | None = None
     made_by: str | None = None

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from schemas import limits
-from schemas.decoding import decoder
+from schemas.decoding import Int64, decoder
 from schemas.rejections import Code
 
 FIRST_VERSION: Final = 1
@@ -35,8 +35,8 @@ class CommandRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     type: str
     command_id: str
     data: msgspec.Raw = msgspec.Raw(b"{}")
-    schema_version: int = FIRST_VERSION
-    expected_version: int | None = None
+    schema_version: Int64 = FIRST_VERSION
+    expected_version: Int64 | None = None
 
 
 class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
@@ -54,11 +54,11 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True,
 
     type: str
     id: str
-    version: int
-    occurred_at_ms: int
-    schema_version: int = FIRST_VERSION
+    version: Int64
+    occurred_at_ms: Int64
+    schema_version: Int64 = FIRST_VERSION
     data: msgspec.Raw = ABSENT
-    state_version: int = FIRST_VERSION
+    state_version: Int64 = FIRST_VERSION
     state: msgspec.Raw = ABSENT
     subject_key: str = ""
 
@@ -68,9 +68,9 @@ class WrittenEvent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     type: str
     id: str
-    version: int
-    occurred_at_ms: int
-    schema_version: int = FIRST_VERSION
+    version: Int64
+    occurred_at_ms: Int64
+    schema_version: Int64 = FIRST_VERSION
     data: Any = ABSENT
 
 
@@ -95,8 +95,8 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     aggregate: str
     aggregate_id: str
     status: OutcomeStatus
-    version: int
-    decided_at_ms: int
+    version: Int64
+    decided_at_ms: Int64
     digest: str = ""
     code: Code | None = None
     message: str | None = None

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import msgspec
 
+from schemas.decoding import Int64
 from schemas.vocabulary import OpenVocabulary
 
 ACCEPTED: Final = "+"
@@ -44,8 +45,8 @@ class SagaStepStarted(msgspec.Struct, frozen=True):
     """So many commands of a step are sent; answers are expected within ``timeout_ms``."""
 
     step: str
-    commands: int
-    timeout_ms: int
+    commands: Int64
+    timeout_ms: Int64
 
 
 class SagaAnswered(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,20 +55,20 @@ class SagaAnswered(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     step: str
-    number: int
+    number: Int64
     answer: str
     undo: bool = False
     code: str | None = None
     message: str | None = None
-    retry_ms: int | None = None
+    retry_ms: Int64 | None = None
 
 
 class SagaStepRetried(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is not answered is asked again, for the ``attempt``-th time. ``undo``: of the undoing."""
 
     step: str
-    attempt: int
-    timeout_ms: int
+    attempt: Int64
+    timeout_ms: Int64
     undo: bool = False
     saga: str | None = None
 
@@ -76,7 +77,7 @@ class SagaStepCompleted(msgspec.Struct, frozen=True, omit_defaults=True):
     """All commands of a step are accepted; the last one answered is ``number``."""
 
     step: str
-    number: int
+    number: Int64
     answer: str
 
 
@@ -86,7 +87,7 @@ class SagaStepFailed(msgspec.Struct, frozen=True, omit_defaults=True):
     step: str
     code: str
     message: str
-    number: int | None = None
+    number: Int64 | None = None
     saga: str | None = None
 
 
@@ -102,7 +103,7 @@ class SagaStepCompensationStarted(msgspec.Struct, frozen=True, omit_defaults=Tru
 
     step: str
     asked: str
-    timeout_ms: int
+    timeout_ms: Int64
     saga: str | None = None
 
 
@@ -110,7 +111,7 @@ class SagaStepCompensated(msgspec.Struct, frozen=True, omit_defaults=True):
     """A step is undone; the last command answered is ``number``."""
 
     step: str
-    number: int
+    number: Int64
     answer: str
 
 
@@ -240,15 +241,15 @@ class StepState(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     status: StepStatus
     answers: str
-    started_at_ms: int
-    attempt: int = 1
-    ended_at_ms: int | None = None
+    started_at_ms: Int64
+    attempt: Int64 = 1
+    ended_at_ms: Int64 | None = None
     code: str | None = None
     message: str | None = None
     undo_answers: str = ""
-    undo_attempt: int = 0
-    undo_started_at_ms: int | None = None
-    undo_ended_at_ms: int | None = None
+    undo_attempt: Int64 = 0
+    undo_started_at_ms: Int64 | None = None
+    undo_ended_at_ms: Int64 | None = None
 
 
 class SagaState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -261,14 +262,14 @@ class SagaState(msgspec.Struct, frozen=True, omit_defaults=True):
     saga: str
     status: SagaStatus
     input: msgspec.Raw
-    started_at_ms: int
-    updated_at_ms: int
+    started_at_ms: Int64
+    updated_at_ms: Int64
     steps: tuple[StepState, ...] = ()
     correlation_id: str | None = None
     code: str | None = None
     message: str | None = None
-    timer: int = 0
-    wakes_at_ms: int | None = None
+    timer: Int64 = 0
+    wakes_at_ms: Int64 | None = None
     undone: tuple[str, ...] = ()
     resolved_by: str | None = None
     scope: str | None = None
@@ -283,7 +284,7 @@ class SagaEnd(msgspec.Struct, frozen=True, omit_defaults=True):
     code: str | None = None
     message: str | None = None
     undone: tuple[str, ...] = ()
-    ended_at_ms: int = 0
+    ended_at_ms: Int64 = 0
 
 
 EVENTS: Final[tuple[type[SagaEvent], ...]] = (

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
+from schemas.decoding import Int64
+
 
 class Appended(msgspec.Struct, frozen=True):
     """An event of a type that only its writer knows."""
@@ -25,8 +27,8 @@ class StreamState(msgspec.Struct, frozen=True):
     """
 
     last_type: str
-    begun_at_ms: int
-    appended_at_ms: int
+    begun_at_ms: Int64
+    appended_at_ms: Int64
 
 
 EVENTS: Final[tuple[type[StreamEvent], ...]] = (Appended,)

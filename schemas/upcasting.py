@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from schemas.decoding import decode_object, decoder
+from schemas.decoding import Int64, decode_object, decoder
 from schemas.records import FIRST_VERSION, decode_event, encode
 
 Json = dict[str, Any]
@@ -98,7 +98,7 @@ class StateReader(Generic[T]):
         self._current = version_of(kind)
         self._state = Reader(kind)
         stored = msgspec.defstruct(
-            "Stored", [("version", int), ("state", kind), ("state_version", int, FIRST_VERSION)]
+            "Stored", [("version", Int64), ("state", kind), ("state_version", Int64, FIRST_VERSION)]
         )
         self._decode = decoder(stored)
 

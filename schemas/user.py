@@ -5,6 +5,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from schemas.decoding import Int64
 from schemas.personal import Personal, sealed_from_here
 from schemas.upcasting import Json
 
@@ -64,8 +65,8 @@ class UserState(msgspec.Struct, frozen=True):
     status: UserStatus
     name: str
     email: str | None
-    registered_at_ms: int
-    updated_at_ms: int
+    registered_at_ms: Int64
+    updated_at_ms: Int64
 
 
 EVENTS: Final[tuple[type[UserEvent], ...]] = (UserRegistered, UserDeactivated, UserForgotten)

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from schemas import inventory, order, payment, saga, stream, topics, user
+from schemas.decoding import Int64
 
 EVENTS_OF: Final[Mapping[str, tuple[type[msgspec.Struct], ...]]] = {
     "user": user.EVENTS,
@@ -82,7 +83,7 @@ class WebhookSecretRotated(msgspec.Struct, frozen=True):
     """Signed with the new secret, and for ``overlap_ms`` with the one before it, too."""
 
     secret: str
-    overlap_ms: int
+    overlap_ms: Int64
 
 
 class WebhookPaused(msgspec.Struct, frozen=True):
@@ -111,8 +112,8 @@ class WebhookRedeliveryRequested(msgspec.Struct, frozen=True):
 
     message_id: str
     aggregate: str
-    partition: int
-    offset: int
+    partition: Int64
+    offset: Int64
 
 
 class WebhookTestRequested(msgspec.Struct, frozen=True):
@@ -144,7 +145,7 @@ class WebhookSecret(msgspec.Struct, frozen=True):
     """``whsec_`` and base64. ``until_ms``: a former one, signed with until then; None: the present one."""
 
     secret: str
-    until_ms: int | None = None
+    until_ms: Int64 | None = None
 
 
 class WebhookState(msgspec.Struct, frozen=True):
@@ -159,9 +160,9 @@ class WebhookState(msgspec.Struct, frozen=True):
     url: str
     event_types: tuple[str, ...]
     secrets: tuple[WebhookSecret, ...]
-    since: dict[str, int]
-    created_at_ms: int
-    updated_at_ms: int
+    since: dict[str, Int64]
+    created_at_ms: Int64
+    updated_at_ms: Int64
     description: str | None = None
     pause_reason: str | None = None
     skipped: tuple[str, ...] = ()
@@ -189,15 +190,15 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     type: str
     aggregate: str
     aggregate_id: str
-    version: int
+    version: Int64
     topic: str
-    partition: int
-    offset: int
+    partition: Int64
+    offset: Int64
     result: DeliveryResult
-    attempt: int
-    at_ms: int
-    latency_ms: int = 0
-    status: int | None = None
+    attempt: Int64
+    at_ms: Int64
+    latency_ms: Int64 = 0
+    status: Int64 | None = None
     error: str | None = None
     by_hand: bool = False
 

@@ -27,6 +27,7 @@ from runtime.role import EXIT_OK, EXIT_REFUSED, begin_role
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit, topic_ids, topics_of
 from runtime.topic_watch import TopicWatch
+from schemas.decoding import Int64
 from schemas.topics import AGGREGATES
 from verification.drift import Drift
 from verification.pace import Pace, Stopped
@@ -45,10 +46,10 @@ TOLD: Final = 100
 class Verified(msgspec.Struct, frozen=True):
     """What the last pass came to: its end (ms), how much was looked at, what is wrong."""
 
-    at_ms: int
+    at_ms: Int64
     seconds: float
-    looked_at: int
-    drifts: int
+    looked_at: Int64
+    drifts: Int64
     first: tuple[str, ...]
 
 

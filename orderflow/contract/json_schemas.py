@@ -3,7 +3,7 @@
 A schema is of one version: the current one; of a command also each older one, which is taken still.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +22,8 @@ from schemas.upcasting import upcasters_of, version_of
 from schemas.webhook import Delivery
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+BITS: Final = {"minimum": -(2**63), "maximum": 2**63 - 1}
 
 Schema = dict[str, Any]
 
@@ -123,9 +125,7 @@ def event_schema(
     """
     present = {"data": event, "state": state}
     parts = {name: kind for name, kind in present.items() if kind is not None}
-    references, definitions = msgspec.json.schema_components(
-        parts.values(), ref_template="#/$defs/{name}"
-    )
+    references, definitions = components(parts.values())
     replaced: Schema = dict(zip(parts, references, strict=True))
     replaced["type"] = {"const": types[0]} if len(types) == 1 else {"enum": list(types)}
     required = ["type", "id", "version", "occurred_at_ms", *parts]
@@ -153,10 +153,7 @@ def part_schema(aggregate: Aggregate) -> Schema:
 
 def reply_schema(kind: type[msgspec.Struct]) -> Schema:
     """An outcome, how a saga ended, or what became of a delivery."""
-    (reference,), definitions = msgspec.json.schema_components(
-        [kind], ref_template="#/$defs/{name}"
-    )
-    del reference  # the struct itself becomes the root of its file
+    _, definitions = components([kind])  # the struct itself becomes the root of its file
     reply: Schema = definitions.pop(kind.__name__)
     return reply | {"$defs": definitions}
 
@@ -165,6 +162,24 @@ def envelope_schema(record: type[msgspec.Struct]) -> Schema:
     """A record as such, whatever its data and state are."""
     required = [field.name for field in msgspec.structs.fields(record) if field.required]
     return _envelope(record, {}, required)
+
+
+def components(kinds: Iterable[type]) -> tuple[list[Schema], Schema]:
+    """Return a reference to each type's schema, and the definitions that they refer to, by name."""
+    references, definitions = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
+    return [*references], _without_bits(definitions)
+
+
+def _without_bits(schema: Any) -> Any:
+    """Return the schema without the bounds of 64 bits, which every whole number has."""
+    if isinstance(schema, dict):
+        bits = BITS.items() <= schema.items()
+        return {
+            name: _without_bits(part)
+            for name, part in schema.items()
+            if not (bits and name in BITS)
+        }
+    return [_without_bits(part) for part in schema] if isinstance(schema, list) else schema
 
 
 def _version(number: int) -> Schema:
@@ -185,7 +200,7 @@ def _envelope(
         if field.name in replaced:
             properties[field.name] = replaced[field.name]
         else:
-            properties[field.name] = msgspec.json.schema(field.type)
+            properties[field.name] = _without_bits(msgspec.json.schema(field.type))
     return {"type": "object", "properties": properties, "required": required}
 
 

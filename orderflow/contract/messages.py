@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from msgspec.json import schema_components
-
 from commands.aggregate import Command
 from commands.parking import ORDERS
-from orderflow.contract.json_schemas import Schema, envelope_schema, old_forms
+from orderflow.contract.json_schemas import Schema, components, envelope_schema, old_forms
 from sagas import AGGREGATES
 from schemas.parking import Action, Parked, ParkedNotice
 from schemas.records import CommandRecord, EventRecord, Outcome
@@ -61,7 +59,7 @@ class Message:
             return found
         if self.kind is Kind.ENVELOPE:
             return envelope_schema(self.type)
-        (reference,), definitions = schema_components([self.type], ref_template="#/$defs/{name}")
+        (reference,), definitions = components([self.type])
         root: Schema = {**reference, "$defs": definitions}
         return root
 
