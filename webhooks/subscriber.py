@@ -103,7 +103,7 @@ class Subscriber:
         before, self.webhook = self.webhook, webhook
         if self._halted is not None or _course(before.state) != _course(webhook.state):
             self._halted = None
-            self._start(self._renew())
+            self._run(self._renew())
 
     def stop(self) -> None:
         """Deliver nothing more."""
@@ -171,7 +171,7 @@ class Subscriber:
         new = [place for place in self._owned if place[0] in topics and place not in self._asked]
         if new:
             self._asked.update(new)
-            self._start(self._learn(new, self._era))
+            self._run(self._learn(new, self._era))
 
     async def _learn(self, places: list[Place], era: int) -> None:
         """Where it stands in these partitions."""
@@ -199,13 +199,28 @@ class Subscriber:
             return
         if self._course is None:
             self._course = self._new_course()
-            self._reading = self._start(self._catch_up(self._course, era))
+            self._reading = self._run(self._catch_up(self._course, era))
         self._course.own(found)
         self._next |= found
         self._wake.set()
 
     def _new_course(self) -> Course:
         return Course(self._tools, lambda: self.webhook, self._share, self._wake.set, self._halt)
+
+    def _run(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        return self._start(self._alone(work))
+
+    async def _alone(self, work: Coroutine[None, None, None]) -> None:
+        """Let a bug in the work of this webhook pause this webhook, and end nobody else's. Raises
+        KafkaException.
+        """
+        try:
+            await work
+        except KafkaException:
+            raise
+        except Exception as bug:
+            logger.exception("bug in the work of webhook %s", self.webhook.id)
+            self._halt(f"internal error: {bug!r}")
 
     def _halt(self, reason: str) -> None:
         if self._halted is None:

@@ -339,13 +339,22 @@ def test_an_aggregate_that_is_left_out_and_named_again_is_followed_from_then_on(
     assert (f"{hook}-0", 2) not in events_of(receiver)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"{nonsense",
+        b'{"type":"StockReceived","id":"x:0","version":1,"occurred_at_ms":1,"data":{"a":"\xff"}}',
+        b'{"type":"StockReceived","id":"x:0","version":%d,"occurred_at_ms":1,"data":{}}' % 2**70,
+    ],
+    ids=["no JSON", "no UTF-8", "a number beyond 64 bits"],
+)
 def test_what_is_no_event_is_set_aside_and_holds_up_nobody(
-    shop: Shop, settings: Settings, receiver: Receiver, hook: str
+    shop: Shop, settings: Settings, receiver: Receiver, hook: str, value: bytes
 ) -> None:
     topics = topics_of(settings)
     shop.subscribe(hook, receiver.url)
     producer = Producer(kafka.producer(settings))
-    producer.produce(topics.history("inventory"), key=f"{hook}-0", value=b"{nonsense")
+    producer.produce(topics.history("inventory"), key=f"{hook}-0", value=value)
     assert producer.flush(30) == 0
     shop.happens(1, 1, hook)
     eventually(lambda: everything(receiver, shop))
@@ -353,7 +362,7 @@ def test_what_is_no_event_is_set_aside_and_holds_up_nobody(
     def set_aside() -> bool:
         letters = read_topic(settings, topics.dead_letters)
         return any(
-            letter.headers["orderflow.errors.stage"] == b"webhooks" and letter.value == b"{nonsense"
+            letter.headers["orderflow.errors.stage"] == b"webhooks" and letter.value == value
             for letter in letters
         )
 

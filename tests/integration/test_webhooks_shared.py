@@ -18,11 +18,12 @@ from confluent_kafka.admin import AdminClient
 from runtime import kafka, topic_admin
 from runtime.client import CommandClient
 from runtime.embedded import ServersAddress
+from runtime.lanes import Place
 from runtime.settings import Settings, networks
 from runtime.topic_admin import topics_of
 from schemas import headers
 from schemas.records import decode_event
-from schemas.webhook import WebhookTestRequested
+from schemas.webhook import WebhookStatus, WebhookTestRequested
 from tests.support.commanding import eventually
 from tests.support.processes import RoleProcess, environment
 from tests.support.receiver import OK, Answer, Receiver, by_attempt
@@ -31,7 +32,7 @@ from tests.support.webhooks import PATIENT, Shop, first_seen
 from webhooks import catching_up, course, history, positions, reading, requests
 from webhooks.policy import policy_of
 from webhooks.posting import Poster
-from webhooks.registry import former_group_id, group_id
+from webhooks.registry import Webhook, former_group_id, group_id
 from webhooks.role import WebhooksRole
 
 ALLOWED = {"ORDERFLOW_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.1/32"}
@@ -275,3 +276,44 @@ def test_a_request_that_no_state_follows_is_set_aside_and_those_after_it_are_car
         eventually(
             lambda: set_aside() == {(b"w", b"not_found"), (b"nobody", b"not_found")}, every=0.3
         )
+
+
+def test_a_bug_in_the_work_of_one_webhook_pauses_that_one_and_ends_no_other(
+    shop: Shop, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = positions.Positions.begin
+
+    async def fail_for_one(
+        self: positions.Positions, webhook: Webhook, places: list[Place]
+    ) -> dict[Place, int]:
+        if webhook.id == "ill":
+            raise OverflowError("int too big to convert")
+        return await begin(self, webhook, places)
+
+    monkeypatch.setattr(positions.Positions, "begin", fail_for_one)
+    with Receiver() as receiver, role_here(settings):
+        shop.subscribe("ill", receiver.url)
+        shop.subscribe("well", receiver.url)
+        shop.happens(2, 2)
+        eventually(lambda: has_all(receiver, shop))
+        eventually(lambda: shop.state("ill").status is WebhookStatus.PAUSED, every=0.3)
+        assert "OverflowError" in (shop.state("ill").pause_reason or "")
+        shop.happens(2, 2)
+        eventually(lambda: has_all(receiver, shop))
+
+
+def test_a_state_with_a_number_beyond_64_bits_is_no_state_of_a_webhook(
+    shop: Shop, settings: Settings, env: dict[str, str], tmp_path: Path
+) -> None:
+    with Receiver() as receiver, RoleProcess("webhooks", env, tmp_path / "role.log") as role:
+        shop.subscribe("w", receiver.url)
+        (record,) = read_topic(settings, topics_of(settings).events("webhook"))
+        event = json.loads(record.value or b"")
+        event["state"]["since"] = dict.fromkeys(event["state"]["since"], 2**70)
+        producer = Producer(kafka.producer(settings))
+        producer.produce(topics_of(settings).events("webhook"), json.dumps(event), "forged")
+        assert producer.flush(30) == 0
+        eventually(lambda: "a record of webhook b'forged' cannot be read" in role.text())
+        shop.happens(2, 2)
+        eventually(lambda: has_all(receiver, shop))
+        assert role.stop() == 0, role.text()
