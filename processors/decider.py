@@ -109,9 +109,19 @@ class Decider(Holding):
         """The store is up to date with the topics, for the first time or again."""
         self._parking.load(self._store.parked.keys())
         for aggregate_id, offset in self._parking.heads():
-            parked = self._parked(aggregate_id, offset)
-            if parked is None or not parked.attempts or parked.code in TRIED_AGAIN:
+            if not self._is_held(aggregate_id, offset):
                 self._parking.move(aggregate_id)
+
+    def _is_held(self, key: bytes, offset: int) -> bool:
+        """Return whether a command is parked there that has failed and waits for an operator.
+
+        What another client has written is judged, and given up where it is no command: no dead letter tells
+        an operator of it.
+        """
+        parked = self._parked(key, offset)
+        if parked is None or not parked.attempts or parked.code in TRIED_AGAIN:
+            return False
+        return not isinstance(self._read(self._as_incoming(key, parked)), Unanswerable)
 
     def due(self, now_ms: int) -> list[OutgoingRecord]:
         """What time has made due: here, parked commands whose turn has come."""

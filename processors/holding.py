@@ -82,7 +82,7 @@ class Holding(Judge):
 
     def _wait(self, case: Case) -> Draft:
         """Behind a command of its aggregate that could not be judged."""
-        if self._parking.has_passed(case.key, case.incoming.offset):
+        if self._is_parked(case):
             return Draft()  # read again, because somebody has set the group's offsets back
         first = self._parking.first(case.key) or 0
         message = (
@@ -94,6 +94,13 @@ class Holding(Judge):
         draft.records += self._notice(case, first, message)
         draft.then.append(partial(self._parking.add, case.key, case.incoming.offset))
         return draft
+
+    def _is_parked(self, case: Case) -> bool:
+        """Return whether this very command is parked; another client may have written to its place."""
+        if not self._parking.holds(case.key, case.incoming.offset):
+            return False
+        parked = self._parked(case.key, case.incoming.offset)
+        return parked is not None and parked.value == (case.incoming.value or b"")
 
     def _fail(self, draft: Draft, case: Case, bug: Exception, attempt: int) -> Draft:
         """The first of its key could not be judged: it holds the key."""

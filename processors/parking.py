@@ -38,9 +38,12 @@ class Parking:
         lane = self._lanes.get(aggregate_id)
         return lane[0] if lane else None
 
-    def has_passed(self, aggregate_id: bytes, offset: int) -> bool:
-        """Whether this offset came before: commands are parked in the order of their offsets."""
-        return offset <= self._lanes[aggregate_id][-1]
+    def holds(self, aggregate_id: bytes, offset: int) -> bool:
+        """Return whether something is parked at this offset. Commands are parked in the order of their
+        offsets, so a new one is not searched for.
+        """
+        lane = self._lanes[aggregate_id]
+        return offset <= lane[-1] and offset in lane
 
     def load(self, keys: Iterable[bytes]) -> None:
         """Anew, from the keys of the parked records. Which are moving is not known yet: see ``move``. Keys
@@ -61,7 +64,13 @@ class Parking:
 
     def add(self, aggregate_id: bytes, offset: int) -> None:
         """Behind all others of its aggregate; where there are none, it holds the key."""
-        self._lanes.setdefault(aggregate_id, deque()).append(offset)
+        lane = self._lanes.setdefault(aggregate_id, deque())
+        if not lane or offset > lane[-1]:
+            lane.append(offset)
+        elif offset not in lane:  # what is beyond it was parked by no processor
+            self._lanes[aggregate_id] = deque(sorted((*lane, offset)))
+            if offset < lane[0]:
+                self._moving.add(aggregate_id)
 
     def move(self, aggregate_id: bytes) -> None:
         """The first has not failed: it is to be judged."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -198,6 +199,43 @@ def test_whatever_is_stored_stops_only_its_own_aggregate(value: bytes | None) ->
     one.decide_all([incoming(b"ada", started, name=SAGA)])
     (outcome,) = outcomes(one.decide_all([incoming(b"o-1", started, name=SAGA)]), SAGA)
     assert outcome.accepted
+
+
+offsets = st.one_of(
+    st.integers(0, 20), st.sampled_from((2**31, 2**63 - 1, 2**63, 10**19, 10**20 - 1))
+)
+
+
+@given(
+    at=st.lists(offsets, min_size=1, max_size=3, unique=True),
+    says=st.none() | offsets,
+    value=st.sampled_from((b"", b"no command", b"{}", b'{"type":"X"}')),
+    attempts=st.integers(0, 2),
+)
+def test_what_another_client_has_parked_makes_no_command_vanish(
+    at: list[int], says: int | None, value: bytes, attempts: int
+) -> None:
+    store = MemoryState()
+    for offset in at:
+        parked = {
+            "offset": offset if says is None else says,
+            "occurred_at_ms": 1,
+            "value": b64encode(value).decode(),
+            "attempts": attempts,
+        }
+        store.parked.write({parked_key(b"ada", offset): json.dumps(parked).encode()}, 1)
+    one = decider("user", store)
+    register = sent("RegisterUser", {"name": "Ada"}), sent("DeactivateUser", {"reason": "x"}, "c2")
+    written = []
+    for number, command in enumerate(register):
+        answer = one.decide_all([incoming(b"ada", command, offset=7 + number)])
+        assert answer, "it has vanished"
+        written += answer
+    for _ in range(10):
+        written += one.due(LATEST_MS)
+    found = [outcome.command_id for outcome in outcomes(written)]
+    assert found == ["c1", "c2"]
+    assert not one.moving
 
 
 # Sizes.
