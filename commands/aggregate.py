@@ -83,7 +83,8 @@ class Aggregate:
     aggregate.
 
     ``decide`` gets and ``evolve`` gives a ``Loaded``: the root's type is ``root_type``, the parts'
-    ``part_type``. ``parts_of`` gives the ids of the parts that a command touches.
+    ``part_type``. ``parts_of`` gives the ids of the parts that a command touches. ``own_time``: something
+    follows from when a command was sent, so a sender's word for when it happened does not count.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Aggregate:
     evolve: Callable[[Loaded, Any, int], Loaded]
     part_type: type[Event] | None = None
     parts_of: Callable[[Any], tuple[str, ...]] = no_parts
+    own_time: bool = False
 
 
 def invalid_data(error: ValidationError, *within: str) -> Rejection:

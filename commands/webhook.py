@@ -319,4 +319,5 @@ WEBHOOK: Final = Aggregate(
     root_type=WebhookState,
     decide=decide,
     evolve=evolve,
+    own_time=True,  # secrets end by it, and it is from when on events are delivered
 )

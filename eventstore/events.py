@@ -147,8 +147,8 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event as it stands in the history. ``data``: its JSON; ``version`` counts from 1.
 
     ``partition`` and ``offset``: where it stands on its history topic. ``occurred_at_ms``: epoch
-    milliseconds, UTC. ``unreadable``: in a timeline, why the event cannot be read; then type and data are
-    unknown.
+    milliseconds, UTC. ``recorded_at_ms``: when it was written, which may be later. ``unreadable``: in a
+    timeline, why the event cannot be read; then type and data are unknown.
     """
 
     stream: StreamId
@@ -157,6 +157,7 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
     data: msgspec.Raw
     id: str
     occurred_at_ms: int
+    recorded_at_ms: int
     command_id: str | None
     correlation_id: str | None
     traceparent: str | None
@@ -224,12 +225,17 @@ def _recorded(aggregate: str, record: IncomingRecord, keys: Keys) -> RecordedEve
         data=data,
         id=event.id,
         occurred_at_ms=event.occurred_at_ms,
+        recorded_at_ms=_recorded_at_ms(record),
         command_id=text_of(marks.get(headers.CAUSATION_ID)),
         correlation_id=text_of(marks.get(headers.CORRELATION_ID)),
         traceparent=text_of(marks.get(headers.TRACEPARENT)),
         partition=record.partition,
         offset=record.offset,
     )
+
+
+def _recorded_at_ms(record: IncomingRecord) -> int:
+    return record.occurred_at_ms if record.sent_at_ms is None else record.sent_at_ms
 
 
 def unreadable(
@@ -243,6 +249,7 @@ def unreadable(
         data=msgspec.Raw(b"null"),
         id=f"{record.topic}-{record.partition}@{record.offset}",
         occurred_at_ms=record.occurred_at_ms,
+        recorded_at_ms=_recorded_at_ms(record),
         command_id=None,
         correlation_id=None,
         traceparent=None,

@@ -98,14 +98,16 @@ def remains(
     with EventStore(settings) as store:
         events = store.get_stream(f"{USER}/{user_id}")
     return (
-        *_expiring(settings, events[-1].occurred_at_ms),
+        *_expiring(settings, events[-1].recorded_at_ms),
         *_in_the_clear(settings, events),
         *_dead_letters(settings, user_id, on_progress),
     )
 
 
 def _expiring(settings: Settings, forgotten_at_ms: int) -> Iterator[Remainder]:
-    """What goes by itself. Everything else was written before the user was forgotten."""
+    """What goes by itself, after ``forgotten_at_ms``: when that was recorded, whatever time the command says.
+    All else was written before.
+    """
     topics = topics_of(settings)
     specs = {spec.name: spec for spec in topics.specs()}
     commands = topics.commands(USER)

@@ -9,6 +9,8 @@ whoever calls may do something else with the command.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from commands.aggregate import Aggregate, Event, Loaded, version_conflict
 from processors.edge import Edge, Request, Unanswerable, unfit_headers
 from processors.outbox import STAGE, Occurrence, Outbox, marks_of
@@ -103,6 +105,13 @@ class Judge:
 
     def _case(self, incoming: IncomingRecord) -> Case | Unanswerable:
         """What a record asks for."""
+        sent_at_ms = incoming.sent_at_ms
+        if (
+            self._aggregate.own_time
+            and sent_at_ms is not None
+            and sent_at_ms != incoming.occurred_at_ms
+        ):
+            incoming = msgspec.structs.replace(incoming, occurred_at_ms=sent_at_ms)
         key = incoming.key or b""
         sent = incoming.headers
         unfit = unfit_headers(incoming) if sent or incoming.unreadable else None

@@ -14,12 +14,11 @@ import msgspec
 
 from commands.aggregate import Aggregate, Event
 from processors.decider import Decider
-from processors.edge import Unanswerable
 from processors.holding import NOT_ITS_FAULT
 from processors.outbox import Occurrence, command_record
 from processors.state_store import State
 from processors.unit_of_work import Case, Draft, Known, Step
-from runtime.records import Headers, IncomingRecord, OutgoingRecord
+from runtime.records import Headers, OutgoingRecord
 from sagas import choreography, react
 from sagas.messages import StartSaga, WakeSaga
 from sagas.react import FollowUp, wake_id
@@ -97,15 +96,6 @@ class SagaDecider(Decider):
         self._newest: dict[bytes, tuple[OutgoingRecord, Step]] = {}
         self._waiting: dict[bytes, set[int]] = {}
         self._appointments: list[tuple[Appointment, bytes]] = []
-
-    def _case(self, incoming: IncomingRecord) -> Case | Unanswerable:
-        """As ``Decider._case``. A saga's time is when its command was sent: it sets timers, and a sender who
-        says when something happened must neither end them nor put them off.
-        """
-        sent_at_ms = incoming.sent_at_ms
-        if sent_at_ms is not None and sent_at_ms != incoming.occurred_at_ms:
-            incoming = msgspec.structs.replace(incoming, occurred_at_ms=sent_at_ms)
-        return super()._case(incoming)
 
     def ready(self) -> None:
         """Finds all appointments anew: those that were being kept may have been lost with a

@@ -268,7 +268,7 @@ class CommandClient:
         def on_delivery(error: KafkaError | None, _: Message) -> None:
             if error is not None:
                 undelivered = NotDelivered(f"command {command.command_id}: {error.str()}")
-                replies.waiters.fail(key, token, undelivered)
+                replies.waiters.fail_one(key, future, undelivered)
 
         asked = [
             (headers.REPLY_PARTITION, str(replies.partition).encode()),

@@ -130,7 +130,7 @@ class Waiters:
             if self._ended is not None:
                 raise self._ended()
             self._waiting.setdefault(key, []).append(waiter)
-        future.add_done_callback(partial(self._left, key, waiter))
+        future.add_done_callback(partial(self._left, key))
         return future
 
     def complete(self, key: bytes, token: bytes | None, value: bytes) -> None:
@@ -154,6 +154,12 @@ class Waiters:
     def fail(self, key: bytes, token: bytes | None, error: Exception) -> None:
         """Let those who wait under this token end with an error."""
         for waiter in self._take(key, token):
+            _fail(waiter, error)
+
+    def fail_one(self, key: bytes, future: Future[Any], error: Exception) -> None:
+        """Let one caller end with an error, if there was no answer before."""
+        waiter = self._remove(key, future)
+        if waiter is not None:
             _fail(waiter, error)
 
     def fail_all(self, error: Callable[[], Exception]) -> None:
@@ -186,16 +192,21 @@ class Waiters:
                 self._waiting[key] = left
         return [waiter for waiter in found if waiter.token == token]
 
-    def _left(self, key: bytes, waiter: _Waiter, future: Future[Any]) -> None:
+    def _left(self, key: bytes, future: Future[Any]) -> None:
         """Forget a caller who has cancelled; one that was answered is not there any more."""
-        if not future.cancelled():
-            return
+        if future.cancelled() and self._remove(key, future) is not None:
+            future.set_running_or_notify_cancel()  # tells `wait` and `as_completed`, which `cancel` does not
+
+    def _remove(self, key: bytes, future: Future[Any]) -> _Waiter | None:
+        """Take one waiter out; None: another thread has."""
         with self._lock:
-            left = [other for other in self._waiting.get(key, ()) if other is not waiter]
+            found = self._waiting.get(key, [])
+            left = [waiter for waiter in found if waiter.future is not future]
             if left:
                 self._waiting[key] = left
             else:
                 self._waiting.pop(key, None)
+        return next((waiter for waiter in found if waiter.future is future), None)
 
 
 def token_of(value: bytes) -> bytes:

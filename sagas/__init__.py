@@ -47,6 +47,7 @@ def saga_aggregate(patience: float = 1.0) -> Aggregate:
         root_type=SagaState,
         decide=partial(decide_saga, definitions=definitions),
         evolve=_evolve,
+        own_time=True,  # it sets timers
     )
 
 

@@ -33,7 +33,8 @@ passed on to what follows, so an answer that takes a detour over a payment gatew
 OCCURRED_AT_MS: Final = "occurred-at-ms"
 """On a command, optional: when it happened, if that is not when it was sent; decimal epoch milliseconds.
 What is no number, or beyond the year 9999, counts as none. The record's own time stays that of the broker, by
-which Kafka's retention goes. A saga's commands take no other time than that: it sets their timers."""
+which Kafka's retention goes. Commands of sagas and webhooks take no other time than that: timers, the end of
+former secrets and the first event that is delivered depend on it."""
 
 AGGREGATE_VERSION: Final = "aggregate-version"
 """On a tombstone, which has no value: the version at which the aggregate (or part) was deleted."""

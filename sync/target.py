@@ -85,12 +85,21 @@ class Committed:
     left_out: int
 
 
+NO_URL: Final = (
+    "that is no database URL: sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ : / "
+    "and the like in the user and the password escaped as %40 %3A %2F"
+)
+
+
 def address(text: str) -> URL:
     """The URL of a target, with the driver that is used. Raises TargetUnfit; never shows the text."""
     try:
         url = make_url(text)
-    except ArgumentError:
-        raise TargetUnfit("that is no database URL: sqlite:///FILE or postgresql://…") from None
+    except (ArgumentError, ValueError):  # of a port that is no number
+        raise TargetUnfit(NO_URL) from None
+    # Which of two ends the password is not known: a part of it would be taken for a host, and shown.
+    if url.host and text.partition("?")[0].count("@") > 1:
+        raise TargetUnfit(NO_URL)
     dialect = url.drivername.partition("+")[0]
     if dialect not in DRIVERS:
         raise TargetUnfit(f"{dialect} is no target: sqlite:///FILE or postgresql://… is")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import time
@@ -209,6 +210,27 @@ def test_nothing_is_left_of_who_is_forgotten_and_everything_else_is_as_before(
         assert again["outcome"]["status"] == "accepted"
         assert again["outcome"]["version"] == 3
         check_log(settings)
+
+
+@pytest.mark.parametrize("days", [-9_000, -3, 2_000_000], ids=["long ago", "before", "to come"])
+def test_what_is_left_goes_when_it_is_said_whatever_time_the_command_claims(
+    servers: ServersAddress, tmp_path: Path, days: int
+) -> None:
+    world = World(servers, tmp_path)
+    day_ms = 24 * 3_600_000
+    with (
+        RoleProcess("processors", world.env, tmp_path / "processor.log"),
+        RoleProcess("readmodels", world.env, tmp_path / "projector.log"),
+        CommandClient(world.settings) as client,
+    ):
+        client.execute(command("ada", "RegisterUser", name=NAME), READY_WITHIN_S)
+        now_ms = time.time_ns() // 1_000_000
+        forget = command("ada", "ForgetUser", by="ann")
+        claimed = dataclasses.replace(forget, occurred_at_ms=now_ms + days * day_ms)
+        assert client.execute(claimed).accepted
+        ends = [each["until_ms"] for each in world.forget()["remains"]]
+        assert len(ends) >= 4
+        assert all(now_ms < end < now_ms + 100 * day_ms for end in ends)
 
 
 def test_who_was_never_registered_cannot_be_forgotten(

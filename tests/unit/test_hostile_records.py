@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import msgspec
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from hypothesis import example, given, settings
@@ -26,7 +27,7 @@ from schemas import headers, limits
 from schemas.ids import is_id
 from schemas.letters import Failure, letter_of
 from schemas.parking import parked_key
-from schemas.records import decode_outcome
+from schemas.records import decode_event, decode_outcome
 from schemas.rejections import Code
 from schemas.topics import SAGA, Topics
 from tests.support import events
@@ -340,6 +341,25 @@ def test_an_event_that_no_topic_takes_is_a_refused_command(monkeypatch: pytest.M
 )
 def test_a_time_beyond_the_calendar_is_no_time(text: bytes | None, at_ms: int) -> None:
     assert occurred_at_ms([(headers.OCCURRED_AT_MS, text)], 5) == at_ms
+
+
+@pytest.mark.parametrize("claimed", [1, LATEST_MS])
+def test_a_senders_word_for_the_time_steers_nothing_that_follows_from_time(claimed: int) -> None:
+    """Secrets of webhooks end by it, and timers of sagas."""
+    secret = "whsec_" + b64encode(b"s" * 24).decode()
+    hook = {"url": "https://a.example/", "event_types": ["order.*"], "secret": secret}
+    start = {"saga": "create_order", "input": ORDER_INPUT}
+    for name, command in (
+        ("webhook", sent("CreateWebhook", hook)),
+        (SAGA, sent("StartSaga", start)),
+    ):
+        record = incoming(b"w", command, name=name)
+        late = msgspec.structs.replace(record, occurred_at_ms=claimed, sent_at_ms=5_000)
+        records = decider(name).decide_all([late])
+        (outcome,) = outcomes(records, name)
+        assert (outcome.accepted, outcome.decided_at_ms) == (True, 5_000)
+        history = [each for each in records if each.topic == TOPICS.history(name)]
+        assert {decode_event(each.value or b"").occurred_at_ms for each in history} == {5_000}
 
 
 # Dead letters.

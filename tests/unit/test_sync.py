@@ -162,6 +162,19 @@ def test_the_url_is_written_as_a_person_does_and_shown_without_secrets() -> None
     assert address("postgres://db/views").drivername == "postgresql+psycopg"
 
 
+@pytest.mark.parametrize("between", [*"@:/?#%[] ;,&=+\\", "@:", "/@", "@@", ":1/", "%zz", "\n"])
+@pytest.mark.parametrize(
+    "at", ["ada:{}@db.example:5432/views", "ada@db.example:{}/views", "ada:{}@/views"]
+)
+def test_no_part_of_a_password_is_shown_however_it_is_written(between: str, at: str) -> None:
+    text = f"postgresql://{at.format(f'hidden1{between}hidden2')}"
+    try:
+        told = shown(address(text))
+    except TargetUnfit as refusal:
+        told = str(refusal)
+    assert "hidden" not in told
+
+
 @pytest.mark.parametrize(
     "text", ["mysql://root:hunter2@db/views", "postgresql:hunter2", "hunter2", ""]
 )
