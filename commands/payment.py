@@ -3,6 +3,8 @@
 A refund can be requested at any time. Whether the money had been taken by then is only known when
 the gateway has answered, so until then a payment whose refund is requested can still be captured. So can
 one that was failed by hand while the gateway was charging: its refund is requested in the same decision.
+What a gateway has charged is never refused: where the books have another capture, or the payment has ended,
+the charge goes back.
 
 Imported through the table in commands/__init__.py. Laws, at every version:
 ``0 <= refunded <= captured <= requested``; the status moves along ``MOVES`` and no other way; a
@@ -12,6 +14,7 @@ payment is captured at most once.
 from collections.abc import Mapping
 from typing import Final, assert_never
 
+import msgspec
 from pydantic import Field
 
 from commands.aggregate import Aggregate, Command, Decision, Loaded
@@ -22,6 +25,7 @@ from schemas.money import Amount, Currency
 from schemas.payment import (
     EVENTS,
     PaymentCaptured,
+    PaymentChargeUnbooked,
     PaymentEvent,
     PaymentFailed,
     PaymentRefunded,
@@ -84,6 +88,11 @@ class CapturePayment(Command):
 
     amount: Amount | None = Field(default=None, description="Minor units taken; all if left out.")
     reference: Text | None = Field(default=None, description="The gateway's own number.")
+    charge: Text | None = Field(
+        default=None,
+        description="Idempotency key of the charge: the gateway itself says so, and what the books cannot "
+        "take goes back.",
+    )
 
 
 class FailPayment(Command):
@@ -123,7 +132,7 @@ def decide(loaded: Loaded, command: PaymentCommand) -> Decision:
         return Rejection(Code.PAYMENT_NOT_FOUND, "no payment has this id")
     match command:
         case CapturePayment():
-            return _capture(payment, command)
+            return _capture(loaded, payment, command)
         case FailPayment():
             return _fail(payment, command)
         case RequestRefund():
@@ -154,9 +163,19 @@ def _request(loaded: Loaded, command: RequestPayment) -> Decision:
     )
 
 
-def _capture(payment: PaymentState, command: CapturePayment) -> Decision:
-    if command.reference is not None and command.reference == payment.reference:
+def _capture(loaded: Loaded, payment: PaymentState, command: CapturePayment) -> Decision:
+    reference = command.reference
+    if reference is not None and reference in (payment.reference, payment.unbooked):
         return ()  # the charge and its refund can both say so
+    booked = _book(payment, command)
+    charged = payment.token is not None and command.charge == (payment.gateway_key or loaded.id)
+    if isinstance(booked, Rejection) and charged and reference is not None:
+        amount = payment.requested if command.amount is None else command.amount
+        return (PaymentChargeUnbooked(amount, reference, payment.token, payment.gateway_key),)
+    return booked
+
+
+def _book(payment: PaymentState, command: CapturePayment) -> Decision:
     failed = payment.status is PaymentStatus.FAILED and payment.token is not None
     refusal = None if failed else _refuse_move(payment, _status_captured(payment))
     if refusal is not None:
@@ -291,6 +310,10 @@ def evolve(loaded: Loaded, event: PaymentEvent, at_ms: int) -> Loaded:
         case PaymentRefunded(amount):
             status = _status_refunded(payment, payment.captured - payment.refunded - amount)
             return Loaded(_changed(payment, status, at_ms, refunded=amount))
+        case PaymentChargeUnbooked():
+            return Loaded(
+                msgspec.structs.replace(payment, unbooked=event.reference, updated_at_ms=at_ms)
+            )
         case _:
             assert_never(event)
 
@@ -334,6 +357,7 @@ def _changed(
         reference or payment.reference,
         payment.made_by,
         payment.gateway_key,
+        payment.unbooked,
     )
 
 

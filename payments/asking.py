@@ -11,7 +11,13 @@ from typing import Final, Protocol, assert_never
 
 import msgspec
 
-from payments.gateway import Charge, GatewayUnavailable, KeyReused, PaymentGateway
+from payments.gateway import (
+    Charge,
+    GatewayUnavailable,
+    KeyReused,
+    PaymentGateway,
+    RequestRefused,
+)
 from payments.reaction import Followup, Refund, Task, after_charge, after_refund, react
 from runtime.records import IncomingRecord
 from runtime.sending import Unsendable
@@ -93,9 +99,10 @@ class Asker:
         """``superseded``: the payment's refund waits behind this; a charge is not tried again then."""
         try:
             followups = await self._ask_until_known(work.task, superseded)
-        except KeyReused as error:
+        except (KeyReused, RequestRefused) as error:
             logger.error("payment %s: %s", work.task.key, error)
-            await self._sender.dead_letter(work.source, "key_reused", error)
+            code = "key_reused" if isinstance(error, KeyReused) else "gateway_refused"
+            await self._sender.dead_letter(work.source, code, error)
             return
         except Exception as bug:  # an adapter's bug must stop nobody else's payment
             logger.exception("bug while asking for payment %s", work.task.key)

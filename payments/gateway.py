@@ -55,6 +55,12 @@ class KeyReused(Exception):
     """The key stands for another charge. Nothing was done; a person has to look at it."""
 
 
+class RequestRefused(Exception):
+    """The gateway takes no such request, or it cannot be sent. Nothing was done, and asking again would not
+    help: a person has to look at it.
+    """
+
+
 class PaymentGateway(Protocol):
     """Both calls can be repeated for ever: the same key is the same charge, with the same answer."""
 

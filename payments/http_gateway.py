@@ -1,6 +1,7 @@
 """The port over HTTP, as the simulated gateway speaks it: JSON, and the key in ``Idempotency-Key``.
 
-Every answer is one of the port's: what cannot be understood, or did not come in time, is not known.
+Every answer is one of the port's: what cannot be understood, or did not come in time, is not known; a request
+that the gateway takes for none is refused.
 """
 
 from types import TracebackType
@@ -9,11 +10,24 @@ from typing import Any, Final, Self, TypeVar
 import aiohttp
 import msgspec
 
-from payments.gateway import Charge, Charged, Declined, GatewayUnavailable, KeyReused, Refunded
+from payments.gateway import (
+    Charge,
+    Charged,
+    Declined,
+    GatewayUnavailable,
+    KeyReused,
+    Refunded,
+    RequestRefused,
+)
 from schemas.decoding import decoder
 
 KEY_HEADER: Final = "Idempotency-Key"
 MAX_ANSWER_BYTES: Final = 64 * 1024
+
+REFUSALS: Final = frozenset({400, 413, 414, 415, 431})
+"""Statuses that are about the request itself. Others from 400 on may be about the way to the gateway, e.g. a
+key or an address that is being changed, and are asked again.
+"""
 
 Answer = TypeVar("Answer", Charged, Declined, Refunded)
 
@@ -70,8 +84,10 @@ class HttpGateway:
                 answer = await response.content.read(MAX_ANSWER_BYTES)
                 while not response.content.at_eof() and len(answer) < MAX_ANSWER_BYTES:
                     answer += await response.content.read(MAX_ANSWER_BYTES - len(answer))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
+        except (aiohttp.ClientError, TimeoutError, OSError) as fault:
             raise GatewayUnavailable(f"{type(fault).__name__}: {fault}") from fault
+        except ValueError as fault:
+            raise RequestRefused(f"it cannot be sent: {fault}") from fault
         match response.status:
             case 200 | 402:
                 return response.status, answer
@@ -79,6 +95,8 @@ class HttpGateway:
                 raise GatewayUnavailable("HTTP 409: a call with this key is under way")
             case 422:
                 raise KeyReused(answer.decode("utf-8", "replace")[:200])
+            case status if status in REFUSALS:
+                raise RequestRefused(f"HTTP {status}: {answer.decode('utf-8', 'replace')[:200]}")
             case status:
                 raise GatewayUnavailable(f"HTTP {status}")
 

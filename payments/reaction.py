@@ -7,38 +7,47 @@ beforehand, so no command of a client takes such an id. A refund can be requeste
 a new judgement: its follow-ups have the request's version, too.
 """
 
+import re
 from typing import Any, Final
 
 import msgspec
 
 from payments.gateway import Charge, Charged, Declined, Refunded
-from schemas.ids import derived_id
-from schemas.payment import PaymentRefundRequested, PaymentRequested
+from schemas.ids import derived_id, is_id
+from schemas.money import MAX_AMOUNT
+from schemas.payment import PaymentChargeUnbooked, PaymentRefundRequested, PaymentRequested
 from schemas.records import CommandRecord, EventRecord, encode
 from schemas.upcasting import Reader
 
 MAX_TEXT: Final = 200
 """As the commands' models have it: what a gateway says beyond is cut off, not refused."""
 
+CURRENCY: Final = re.compile("[A-Z]{3}")
+
 _requests: Final = Reader(PaymentRequested)
 _refund_requests: Final = Reader(PaymentRefundRequested)
+_unbooked: Final = Reader(PaymentChargeUnbooked)
+
+NOT_BOOKED: Final = "the charge is not in the books"
 
 
 class Refund(msgspec.Struct, frozen=True):
     """Give back what was charged under the key, or see to it that nothing will be. ``version``: the
-    payment's, with this request.
+    payment's, with this request. ``booked``: what went back goes into the books.
     """
 
     key: str
     reason: str
     version: int
+    booked: bool = True
 
 
 Task = Charge | Refund
 
 
 def react(payment_id: str, event: EventRecord) -> Task | None:
-    """What the gateway is asked; None where it is not its matter. Raises msgspec.MsgspecError.
+    """What the gateway is asked; None where it is not its matter. Raises msgspec.MsgspecError, also for an
+    event that no payment of this pipeline can have.
 
     The gateway's key stands in the event; where it does not, an older release has charged under the
     payment id. Of a payment without a token no gateway knows.
@@ -48,15 +57,35 @@ def react(payment_id: str, event: EventRecord) -> Task | None:
             requested = _requests.read(event.data, event.schema_version)
             if requested.token is None:
                 return None
-            key = requested.gateway_key or payment_id
+            _require_amount(requested.amount)
+            if not CURRENCY.fullmatch(requested.currency):
+                raise msgspec.ValidationError("its currency is no code of three letters")
+            if not 0 < len(requested.token) <= MAX_TEXT:
+                raise msgspec.ValidationError("its token is none that a payment can have")
+            key = _key(requested.gateway_key, payment_id)
             return Charge(key, requested.amount, requested.currency, requested.token)
         case PaymentRefundRequested.__name__:
             refund = _refund_requests.read(event.data, event.schema_version)
             if refund.token is None:
                 return None
-            return Refund(refund.gateway_key or payment_id, refund.reason, event.version)
+            return Refund(_key(refund.gateway_key, payment_id), refund.reason, event.version)
+        case PaymentChargeUnbooked.__name__:
+            unbooked = _unbooked.read(event.data, event.schema_version)
+            key = _key(unbooked.gateway_key, payment_id)
+            return Refund(key, NOT_BOOKED, event.version, booked=False)
         case _:
             return None
+
+
+def _require_amount(amount: int) -> None:
+    if not 0 < amount <= MAX_AMOUNT:
+        raise msgspec.ValidationError("its amount is none that a payment can have")
+
+
+def _key(gateway_key: str | None, payment_id: str) -> str:
+    if gateway_key is not None and not is_id(gateway_key):
+        raise msgspec.ValidationError("its gateway key is no id")
+    return gateway_key or payment_id
 
 
 class Followup(msgspec.Struct, frozen=True):
@@ -78,6 +107,8 @@ def after_charge(charge: Charge, answer: Charged | Declined) -> tuple[Followup, 
 
 def after_refund(refund: Refund, answer: Refunded) -> tuple[Followup, ...]:
     """The capture, in case the charge's own was never sent, then the refund; or the payment has failed."""
+    if not refund.booked:
+        return ()
     if answer.amount == 0:
         data = {"reason": _text(refund.reason) or "refunded"}
         return (Followup(_command(refund.key, f"cancel.{refund.version}", "FailPayment", data)),)
@@ -90,7 +121,7 @@ def after_refund(refund: Refund, answer: Refunded) -> tuple[Followup, ...]:
 
 
 def _capture(key: str, name: str, amount: int, reference: str | None) -> CommandRecord:
-    data = {"amount": amount, "reference": _text(reference or "")}
+    data = {"amount": amount, "reference": _text(reference or ""), "charge": key}
     return _command(key, name, "CapturePayment", data)
 
 

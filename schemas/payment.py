@@ -56,8 +56,25 @@ class PaymentRefunded(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
+class PaymentChargeUnbooked(msgspec.Struct, frozen=True):
+    """The gateway has charged ``amount`` under its number ``reference``, but another capture is booked, or
+    the payment has ended: the charge goes back, and the books stay as they are. ``token`` and
+    ``gateway_key`` are the request's.
+    """
+
+    amount: Int64
+    reference: str
+    token: str | None = None
+    gateway_key: str | None = None
+
+
 PaymentEvent = (
-    PaymentRequested | PaymentCaptured | PaymentFailed | PaymentRefundRequested | PaymentRefunded
+    PaymentRequested
+    | PaymentCaptured
+    | PaymentFailed
+    | PaymentRefundRequested
+    | PaymentRefunded
+    | PaymentChargeUnbooked
 )
 
 
@@ -74,7 +91,8 @@ class PaymentStatus(StrEnum):
 
 class PaymentState(msgspec.Struct, frozen=True):
     """The whole payment after an event: ``0 <= refunded <= captured <= requested``. ``reference``: the
-    gateway's, of what was captured.
+    gateway's, of what was captured. ``unbooked``: the gateway's, of a charge that is not in the books and
+    goes back.
     """
 
     status: PaymentStatus
@@ -89,6 +107,7 @@ class PaymentState(msgspec.Struct, frozen=True):
     reference: str | None = None
     made_by: str | None = None
     gateway_key: str | None = None
+    unbooked: str | None = None
 
 
 EVENTS: Final[tuple[type[PaymentEvent], ...]] = (
@@ -97,4 +116,5 @@ EVENTS: Final[tuple[type[PaymentEvent], ...]] = (
     PaymentFailed,
     PaymentRefundRequested,
     PaymentRefunded,
+    PaymentChargeUnbooked,
 )

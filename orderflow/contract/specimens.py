@@ -28,6 +28,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "before": "7d793037a0760186574b0282f2f435e7",
     "by": "ann",
     "captured": 3_998,
+    "charge": "order-1.9c3e1f2a",
     "code": "insufficient_stock",
     "command_id": "web-8c1f",
     "correlation_id": "checkout-7",

@@ -23,8 +23,9 @@ from payments.gateway import (
     KeyReused,
     PaymentGateway,
     Refunded,
+    RequestRefused,
 )
-from payments.http_gateway import HttpGateway
+from payments.http_gateway import REFUSALS, HttpGateway
 from payments.ledger import Book, Ledger
 from payments.memory_gateway import MemoryGateway
 from tests.support.gateway import GatewayProcess
@@ -370,7 +371,10 @@ NOT_KNOWN = {
     "nothing": b"",
     "no HTTP": b"hello\r\n\r\n",
     "half an answer": http(200, b'{"amount": 1000, "reference": "r"}')[:-5],
-    **{f"HTTP {status}": http(status) for status in (301, 400, 401, 404, 409, 429, 500, 502, 503)},
+    **{
+        f"HTTP {status}": http(status)
+        for status in (301, 401, 403, 404, 408, 409, 429, 500, 502, 503)
+    },
     "no JSON": http(200, b"<html>"),
     "other JSON": http(200, b'{"id": 7}'),
     "another type": http(200, b'{"amount": "1000", "reference": "r"}'),
@@ -392,6 +396,29 @@ def test_an_answer_that_makes_no_sense_is_not_known(
             if answer != "more than was asked":
                 with pytest.raises(GatewayUnavailable):
                     await gateway.refund("p-1")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("status", sorted(REFUSALS))
+def test_a_request_that_is_refused_is_not_to_be_asked_again(
+    says: Callable[[bytes], str], status: int
+) -> None:
+    async def run() -> None:
+        async with HttpGateway(says(http(status)), TIMEOUT_MS) as gateway:
+            with pytest.raises(RequestRefused, match=str(status)):
+                await charging("tok_approve")(gateway)
+            with pytest.raises(RequestRefused, match=str(status)):
+                await gateway.refund("p-1")
+
+    asyncio.run(run())
+
+
+def test_a_request_that_cannot_be_sent_is_refused(says: Callable[[bytes], str]) -> None:
+    async def run() -> None:
+        async with HttpGateway(says(http(200)), TIMEOUT_MS) as gateway:
+            with pytest.raises(RequestRefused):
+                await gateway.refund("a\nb")
 
     asyncio.run(run())
 

@@ -3,20 +3,23 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from payments.outbox import group_id
 from runtime import kafka, topic_admin
+from runtime.client import CommandClient
 from runtime.embedded import ServersAddress
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas.payment import PaymentRefundRequested, PaymentRequested
 from schemas.records import EventRecord, decode_command, encode
-from tests.support.commanding import eventually
+from tests.support.commanding import command, eventually
 from tests.support.gateway import GatewayProcess
 from tests.support.processes import RoleProcess, environment
+from tests.support.sagas import READY_WITHIN_S
 from tests.support.topics import Record, read_topic
 
 
@@ -153,6 +156,73 @@ def test_what_cannot_be_followed_is_set_aside_and_the_others_go_on(
     assert letters["unreadable"].headers["orderflow.errors.stage"] == b"payments"
     assert letters["unreadable"].headers["orderflow.errors.topic"].endswith(b".payment.history")
     assert letters["unreadable"].headers["correlation-id"] == b"k-1"
+
+
+def test_many_that_no_payment_can_have_hold_up_nobodys_payment(
+    settings: Settings, env: dict[str, str], gateway: GatewayProcess, tmp_path: Path
+) -> None:
+    """They are more than the role holds at a time, and are there after it was killed, too."""
+    key = "a\nb" * 30_000
+    forged = [
+        ("p-bad", requested("tok_approve", -1)),
+        ("p-bad", requested("tok_approve", 2**53)),
+        ("p-bad", PaymentRequested("o-1", 5, "EUR", "tok_approve", gateway_key=key)),
+        ("p-bad", PaymentRequested("o-1", 5, "no currency", "tok_approve")),
+        ("p-bad", PaymentRequested("o-1", 5, "EUR", "t" * 1_000)),
+    ]
+    history(settings, *forged)
+    many = [(f"p-{number}", requested("tok_approve", -1)) for number in range(11_000)]
+    history(settings, *many, ("p-1", requested("tok_approve")))
+    for log in ("first.log", "second.log"):
+        with RoleProcess("payments", env, tmp_path / log) as process:
+            eventually(lambda: "p-1.capture" in commands(settings), 120)
+            eventually(lambda: committed(settings) == len(forged) + len(many) + 1, 120, 0.5)
+            assert len(process.text()) < 20 * 1024 * 1024
+            process.kill()
+    letters = read_topic(settings, topics_of(settings).dead_letters)
+    assert {letter.headers["orderflow.errors.code"] for letter in letters} == {b"unreadable"}
+    assert len({letter.headers["orderflow.errors.offset"] for letter in letters}) > 5_000
+    assert [entry.key for entry in gateway.book().charges] == ["p-1"]
+
+
+@pytest.mark.parametrize(
+    "booked",
+    [
+        [("CapturePayment", {"amount": 1})],
+        [
+            ("CapturePayment", {"amount": 400, "reference": "cash"}),
+            ("RequestRefund", {"reason": "x"}),
+        ],
+        [("CapturePayment", {}), ("RefundPayment", {})],
+        [("FailPayment", {"reason": "x"})],
+    ],
+    ids=lambda booked: " ".join(kind for kind, _ in booked),
+)
+def test_what_a_person_books_while_the_gateway_charges_leaves_no_money_in_no_book(
+    settings: Settings,
+    env: dict[str, str],
+    gateway: GatewayProcess,
+    tmp_path: Path,
+    booked: list[tuple[str, dict[str, Any]]],
+) -> None:
+    with (
+        RoleProcess("processors", env, tmp_path / "processors.log"),
+        RoleProcess("payments", env, tmp_path / "payments.log"),
+        CommandClient(settings) as client,
+    ):
+        asked: dict[str, Any] = {
+            "order_id": "o-1",
+            "amount": 1_000,
+            "currency": "EUR",
+            "token": "tok_slow_3000",
+        }
+        assert client.execute(command("p-1", "RequestPayment", **asked), READY_WITHIN_S).accepted
+        for kind, data in booked:
+            assert client.execute(command("p-1", kind, **data)).accepted
+        eventually(lambda: gateway.book().charges, READY_WITHIN_S)
+        eventually(lambda: gateway.book().refunds, READY_WITHIN_S)
+    (charge,), (refund,) = gateway.book().charges, gateway.book().refunds
+    assert (charge.key, charge.amount) == (refund.key, refund.amount)
 
 
 def test_without_a_gateway_the_role_says_what_to_set(env: dict[str, str], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from commands.payment import (
 )
 from schemas.payment import (
     PaymentCaptured,
+    PaymentChargeUnbooked,
     PaymentEvent,
     PaymentFailed,
     PaymentRefunded,
@@ -26,7 +27,7 @@ from schemas.payment import (
     PaymentStatus,
 )
 from schemas.rejections import Code, Rejection
-from tests.support.decisions import given
+from tests.support.decisions import fold, given
 
 REQUESTED = PaymentRequested("o-1", 1_000, "EUR")
 CAPTURED: list[PaymentEvent] = [REQUESTED, PaymentCaptured(1_000)]
@@ -307,6 +308,38 @@ def test_what_the_gateway_charged_before_a_payment_was_failed_by_hand_goes_back(
     given(back).when(CapturePayment(amount=900, reference="ch_1")).then([])
     refunded = given(back).when(RefundPayment(amount=900)).state.root
     assert (refunded.status, refunded.refunded) == (PaymentStatus.REFUNDED, 900)
+
+
+@pytest.mark.parametrize(
+    "booked",
+    [
+        [PaymentCaptured(1)],
+        [PaymentCaptured(1_000, "cash")],
+        [PaymentCaptured(400, "cash"), REFUNDING],
+        [PaymentCaptured(1_000), PaymentRefunded(1_000)],
+    ],
+    ids=repr,
+)
+def test_what_the_gateway_charged_beside_another_capture_goes_back(
+    booked: list[PaymentEvent],
+) -> None:
+    """The gateway's word is never refused: refused, the money would be in no book."""
+    before = given([KEPT, *booked])
+    charged = CapturePayment(amount=900, reference="ch_1", charge="p-1.5c0pe")
+    unbooked = PaymentChargeUnbooked(900, "ch_1", "tok_1", "p-1.5c0pe")
+    before.when(charged).then([unbooked])
+    state, books = before.when(charged).state.root, fold(PAYMENT, [KEPT, *booked]).root
+    for name in ("status", "captured", "refunded", "reference"):
+        assert getattr(state, name) == getattr(books, name)
+    given([KEPT, *booked, unbooked]).when(charged).then([])
+    for word in (None, "p-1", "another"):
+        claimed = charged.model_copy(update={"charge": word})
+        assert isinstance(before.when(claimed).decision, Rejection)
+
+
+def test_what_the_gateway_charged_beyond_the_request_goes_back() -> None:
+    charged = CapturePayment(amount=1_001, reference="ch_1", charge="p-1.5c0pe")
+    given([KEPT]).when(charged).then([PaymentChargeUnbooked(1_001, "ch_1", "tok_1", "p-1.5c0pe")])
 
 
 def test_a_capture_says_whether_it_goes_back_already() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import random
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -18,13 +19,14 @@ from payments.gateway import Charge, Charged, Declined, Refunded
 from payments.lanes import PaymentLanes
 from payments.ledger import BARRED
 from payments.memory_gateway import MemoryGateway
-from payments.reaction import Followup, Refund, after_charge, after_refund, react
+from payments.reaction import NOT_BOOKED, Followup, Refund, after_charge, after_refund, react
 from runtime.progress import Progress
 from runtime.records import IncomingRecord
 from runtime.sending import Unsendable
 from schemas.ids import MAX_ID_LENGTH, is_id
 from schemas.payment import (
     PaymentCaptured,
+    PaymentChargeUnbooked,
     PaymentFailed,
     PaymentRefundRequested,
     PaymentRequested,
@@ -76,10 +78,63 @@ def test_nothing_else_is_a_gateways_matter(data: msgspec.Struct) -> None:
     assert react("p-1", event(data)) is None
 
 
+REQUEST: dict[str, Any] = {
+    "order_id": "o-1",
+    "amount": 900,
+    "currency": "EUR",
+    "token": "tok_1",
+    "gateway_key": "p-1.5c0pe",
+}
+
+
+@given(
+    field=st.sampled_from(["amount", "currency", "token", "gateway_key"]),
+    value=st.one_of(
+        st.sampled_from((-1, 0, 2**53, 2**63 - 1, 2**63, 10**22)),
+        st.sampled_from(("", "eur", "EURO", "a\nb", "k" * 100_000, "\x00", "é", " ")),
+        st.text(max_size=5),
+        st.integers(),
+        st.none(),
+    ),
+)
+def test_what_no_payment_can_have_is_not_asked_at_the_gateway(field: str, value: object) -> None:
+    """Anybody may have written it to the history, and a gateway refuses it however often it is asked."""
+    data = json.dumps(REQUEST | {field: value}).encode()
+    record = {"type": "PaymentRequested", "id": "x:0", "version": 1, "occurred_at_ms": 1}
+    text = json.dumps(record).encode()[:-1] + b',"data":' + data + b"}"
+    source = IncomingRecord("t.payment.history", 0, 1, 1, b"p-1", text, [])
+    try:
+        work = read(source)
+    except Unreadable:
+        return
+    if work is None:
+        assert field == "token"
+        return
+    task = work.task
+    assert isinstance(task, Charge)
+    assert is_id(task.key)
+    assert 0 < task.amount < 2**53
+    assert re.fullmatch("[A-Z]{3}", task.currency)
+    assert 0 < len(task.token) <= 200
+
+
 def test_a_charge_is_captured_as_the_gateway_says() -> None:
     assert sent(after_charge(CHARGE, Charged(900, "ch_1"))) == [
-        ("p-1.capture", "CapturePayment", {"amount": 900, "reference": "ch_1"})
+        (
+            "p-1.capture",
+            "CapturePayment",
+            {"amount": 900, "reference": "ch_1", "charge": "p-1"},
+        )
     ]
+
+
+def test_a_charge_that_is_not_in_the_books_goes_back_and_stays_out_of_them() -> None:
+    unbooked = PaymentChargeUnbooked(900, "ch_1", "tok_1", "p-1.5c0pe")
+    task = react("p-1", event(unbooked))
+    assert task == Refund("p-1.5c0pe", NOT_BOOKED, 1, booked=False)
+    assert isinstance(task, Refund)
+    assert after_refund(task, Refunded(900, "ch_1")) == ()
+    assert after_refund(task, Refunded(0)) == ()
 
 
 def test_a_declined_charge_has_failed() -> None:
