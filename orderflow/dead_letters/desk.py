@@ -92,12 +92,12 @@ class Desk:
                 logger.warning("audit, offset %s, cannot be read: %s", message.offset(), error)
 
         read_all(self._settings, [(self._topics.dead_letters, 0), (self._topics.audit, 0)], see)
-        letters = letters_of(found, actions)
-        holding = {one.aggregate for one in letters if one.open and one.holds_key}
+        letters = letters_of(found, actions, self._topics)
+        holding = {one.holder for one in letters if one.open}
         waiting = self._waiting({name for name in holding if name is not None})
         return [
-            msgspec.structs.replace(one, waiting=max(0, waiting[one.aggregate, one.key] - 1))
-            if one.open and one.holds_key
+            msgspec.structs.replace(one, waiting=max(0, waiting[one.holder, one.key] - 1))
+            if one.open and one.holder is not None
             else one
             for one in letters
         ]
@@ -122,9 +122,9 @@ class Desk:
         raises, and OutcomeTimeout when no processor answered: what was ordered may still happen.
         """
         letter = self.letter(letter_id)
-        if letter.holds_key and letter.aggregate is not None:
+        if letter.holder is not None:
             _require_open(letter)
-            return self._have_it_done(letter, letter.aggregate, order)
+            return self._have_it_done(letter, letter.holder, order)
         if order.action == "edit" and letter.aggregate is None:
             raise LetterRefused(
                 f"{letter.id} is a record of {letter.topic}, which says what has happened, so it cannot be "

@@ -12,7 +12,9 @@ import msgspec
 from runtime.records import Headers
 from schemas import headers
 from schemas.decoding import whole_number
+from schemas.ids import is_id
 from schemas.parking import Action
+from schemas.topics import AGGREGATES, Topics
 
 OWN: Final = "orderflow.errors."
 """How the headers begin that say how a record failed."""
@@ -33,8 +35,10 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     """A record that could not be handled.
 
     ``id``: ``partition-offset`` on the topic of dead letters; ``topic``, ``partition``, ``offset``: where the
-    record itself stands. ``newest``: offset of the dead letter with the last attempt's cause.
-    ``holds_key``: others wait for it, ``waiting`` so many. Times are epoch milliseconds UTC.
+    record itself stands, as the letter's headers say: anybody may have written them. ``aggregate``: whose
+    command it was; None where it was no command of this pipeline. ``newest``: offset of the dead letter with
+    the last attempt's cause. ``holds_key``: others wait for it, ``waiting`` so many. Times are epoch
+    milliseconds UTC.
     """
 
     id: str
@@ -56,19 +60,23 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     newest: int
     actions: tuple[Action, ...] = ()
     waiting: int = 0
+    aggregate: str | None = None
 
     @property
-    def aggregate(self) -> str | None:
-        """Whose command it was; None when it was no command."""
-        prefix, _, kind = self.topic.rpartition(".")
-        return prefix.rpartition(".")[2] if kind == "commands" else None
+    def holder(self) -> str | None:
+        """The aggregate whose processor can be ordered to settle it; None where none can hold this key."""
+        return self.aggregate if self.holds_key and is_id(self.key or "") else None
 
 
-def letters_of(found: Iterable[Found], actions: Iterable[Action]) -> list[Letter]:
-    """All letters, the oldest first."""
+def letters_of(found: Iterable[Found], actions: Iterable[Action], topics: Topics) -> list[Letter]:
+    """All letters, the oldest first. ``topics``: this pipeline's."""
+    aggregates = {topics.commands(name): name for name in AGGREGATES}
     by_record: dict[tuple[str, int, int, str], Letter] = {}
     for one in found:
         letter = _letter(one)
+        if letter.partition < topics.partitions:
+            aggregate = aggregates.get(letter.topic)
+            letter = msgspec.structs.replace(letter, aggregate=aggregate)
         key = letter.topic, letter.partition, letter.offset, letter.stage
         first = by_record.get(key)
         by_record[key] = letter if first is None else _again(first, letter)

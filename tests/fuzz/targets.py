@@ -119,7 +119,7 @@ def _audit(data: bytes) -> None:
 def _letters(data: bytes) -> None:
     record = unpacked(data, TOPICS.dead_letters)
     found = Found(0, record.offset, record.key, record.headers, len(data), record.occurred_at_ms)
-    letters_of([found, found], [])
+    letters_of([found, found], [], Topics("t", partitions=2))
 
 
 def _react(data: bytes) -> None:

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from typer.testing import CliRunner
 
 from orderflow.cli import app
 from orderflow.cli.exits import Exit
-from runtime import topic_admin
+from runtime import kafka, topic_admin
 from runtime.client import CommandClient
 from runtime.embedded import ServersAddress
+from runtime.records import Headers
 from runtime.settings import Settings
+from runtime.topic_admin import topics_of
 from tests.support.commanding import command, eventually
 from tests.support.pages import carry_out
 from tests.support.processes import RoleProcess, environment
@@ -96,3 +99,65 @@ def test_a_parked_command_on_the_command_line(
     assert "no dead letter" in answer("show", "0-999", code=Exit.NO)
     table = CliRunner().invoke(app, ["dead-letters", "show", letter["id"]], env=env).stdout
     assert "mended" in table
+
+
+def made_up(**says: bytes) -> list[tuple[str, bytes]]:
+    """Headers of a letter that another client has written."""
+    told = {"stage": b"command-processor", **says}
+    return [(f"orderflow.errors.{name.replace('_', '-')}", value) for name, value in told.items()]
+
+
+MADE_UP: dict[str, tuple[bytes | None, list[tuple[str, bytes]]]] = {
+    "an aggregate that there is not": (
+        b"o-1",
+        made_up(topic=b"{prefix}.nope.commands", partition=b"0", offset=b"6", holds_key=b"true"),
+    ),
+    "another pipeline's": (
+        b"o-1",
+        made_up(topic=b"x.user.commands", partition=b"0", offset=b"6", holds_key=b"true"),
+    ),
+    "no topic": (b"o-1", made_up(topic=b"no such topic!.commands", partition=b"0", offset=b"6")),
+    "no partition": (
+        None,
+        made_up(topic=b"{prefix}.user.commands", partition=b"99999999999", offset=b"6"),
+    ),
+    "no key": (
+        b"\xff\x00" * 400,
+        made_up(topic=b"{prefix}.user.commands", partition=b"0", offset=b"5", holds_key=b"true"),
+    ),
+    "nothing held": (
+        b"u9",
+        made_up(topic=b"{prefix}.user.commands", partition=b"0", offset=b"6", holds_key=b"true"),
+    ),
+}
+
+
+def test_letters_that_another_client_has_written_can_all_be_read_and_settled(
+    env: dict[str, str], client: CommandClient, answer: Answer
+) -> None:
+    settings = Settings.model_validate(env)
+    topics = topics_of(settings)
+    producer = Producer(kafka.producer(settings))
+    for key, marks in MADE_UP.values():
+        prefix = settings.topic_prefix.encode()
+        told: Headers = [(name, value.replace(b"{prefix}", prefix)) for name, value in marks]
+        producer.produce(topics.dead_letters, b"{}", key, headers=told)
+    producer.produce(topics.parked("user"), b"x", b"5", 0)
+    assert producer.flush(30) == 0
+    letters = answer("list")
+    assert {one["topic"].removeprefix(settings.topic_prefix) for one in letters} == {
+        *(".nope.commands", "x.user.commands", "no such topic!.commands", ".user.commands")
+    }
+    for letter in letters:
+        assert answer("show", letter["id"])["id"] == letter["id"]
+    text = CliRunner().invoke(app, ["doctor"], env=env).output
+    assert "Traceback" not in text
+    assert "bug in orderflow" not in text
+    for letter in letters:
+        retried = CliRunner().invoke(
+            app, ["dead-letters", "retry", letter["id"], "--by", "ann"], env=env
+        )
+        assert retried.exit_code in (Exit.OK, Exit.NO), retried.output
+    for letter in answer("list"):
+        assert answer("discard", letter["id"], "--by", "ann")["settled"]
+    assert answer("list") == []

@@ -30,8 +30,11 @@ from readmodels.steps import drive
 from readmodels.transport import Batch
 from readmodels.views import VIEWS, View
 from runtime.redis import pack
+from schemas import headers
 from schemas.headers import AGGREGATE_VERSION
+from schemas.ids import is_id
 from schemas.parking import parked_key, read_parked_key
+from schemas.topics import Topics
 from tests.support import events, hostile
 
 EVENT_FIELDS = ["type", "id", "version", "occurred_at_ms", "state_version", "state", "subject_key"]
@@ -204,14 +207,46 @@ def test_halves_cover_what_the_whole_covered(holes: list[int], end: int) -> None
 # What stands on the topic of dead letters.
 
 
-@given(st.lists(st.tuples(hostile.KEYS, hostile.HEADERS), max_size=5))
-def test_any_record_on_the_topic_of_dead_letters_is_a_letter(
+LETTER_MARKS: Any = st.lists(
+    st.tuples(
+        st.sampled_from(
+            (
+                *(headers.ERROR_TOPIC, headers.ERROR_PARTITION, headers.ERROR_OFFSET),
+                *(headers.ERROR_STAGE, headers.ERROR_HOLDS_KEY, headers.ERROR_ATTEMPT),
+            )
+        ),
+        st.none()
+        | st.sampled_from(
+            (
+                *(b"t.order.commands", b"x.order.commands", b"t.nope.commands", b"no such topic!"),
+                *(b"0", b"1", b"99999999999", b"9" * 19, b"-1", b"true", b"\xff", b""),
+            )
+        ),
+    ),
+    max_size=8,
+)
+
+
+@given(st.lists(st.tuples(hostile.KEYS, hostile.HEADERS | LETTER_MARKS), max_size=5))
+def test_any_record_on_the_topic_of_dead_letters_is_a_letter_of_this_pipeline_or_of_no_command(
     found: list[tuple[bytes | None, list[tuple[str, bytes | None]]]],
 ) -> None:
+    """What is done about a letter goes to topics, partitions and keys that there are."""
+    topics = Topics("t", partitions=2)
     letters = letters_of(
-        [Found(0, offset, key, [*marks], 0, 0) for offset, (key, marks) in enumerate(found)], []
+        [Found(0, offset, key, [*marks], 0, 0) for offset, (key, marks) in enumerate(found)],
+        [],
+        topics,
     )
-    assert all(one.partition >= 0 and one.offset >= 0 and one.attempts >= 1 for one in letters)
+    for one in letters:
+        assert one.partition >= 0
+        assert one.offset >= 0
+        assert one.attempts >= 1
+        if one.aggregate is not None:
+            assert one.topic == topics.commands(one.aggregate)
+            assert one.partition < topics.partitions
+        if one.holder is not None:
+            assert is_id(one.key or "")
 
 
 @given(st.binary(max_size=30) | st.integers(0, 10**18 - 1).map(lambda n: parked_key(b"A/b", n)))
