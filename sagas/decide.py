@@ -90,7 +90,7 @@ def _start(loaded: Loaded, command: StartSaga, definitions: Definitions) -> Deci
     if saga is not None:
         if saga.saga == command.saga and bytes(saga.input) == bytes(checked):
             return ()
-        if definition.part and saga.saga != command.saga:
+        if definition.part:
             return _another(saga, command.saga)
         message = f"a saga with this id exists already, of another kind or input: {saga.saga}"
         return Rejection(Code.SAGA_ALREADY_EXISTS, message)
@@ -117,7 +117,10 @@ def _not_now(saga: SagaState, what: str) -> Rejection:
 
 def _another(saga: SagaState, wanted: str | None) -> Rejection:
     """To an order whose part should have this id: it is somebody else's saga."""
-    message = f"{saga.saga} has this id, and not {wanted}, so it is not touched"
+    other = " of another input" if saga.saga == wanted else ""
+    message = (
+        f"{saga.saga}{other} has this id, and not the {wanted} asked for, so it is not touched"
+    )
     return Rejection(Code.MADE_BY_ANOTHER, message, "saga")
 
 

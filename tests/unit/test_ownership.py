@@ -94,6 +94,31 @@ def test_an_order_whose_parts_id_is_a_strangers_order_fails_and_leaves_it_alone(
     check_laws(world)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "name"),
+    [
+        (":user", "user.validate"),
+        (":inventory", "inventory.reserve"),
+        (":payment", "payment.process"),
+    ],
+)
+def test_a_strangers_part_of_the_same_kind_is_left_alone_and_the_order_hears_at_once(
+    suffix: str, name: str
+) -> None:
+    world = shop()
+    theirs = {key: value for key, value in order(C=2).items() if key != "coordination"}
+    world.send(command(f"o-1{suffix}", "StartSaga", saga=name, input=theirs))
+    drain(world)
+    assert world.saga(f"o-1{suffix}").status is SagaStatus.COMPLETED
+    world.place("o-1", **order(), coordination="choreography")
+    settle(world)  # at once, without a timeout
+    assert world.saga("o-1").status in (SagaStatus.FAILED, SagaStatus.COMPENSATED)
+    assert world.saga("o-1").code == "saga_already_exists"
+    drain(world)
+    assert world.saga(f"o-1{suffix}").status is SagaStatus.COMPLETED
+    assert not world.gateway.ledger.book().refunds
+
+
 @pytest.mark.parametrize("steal_timer", [True, False])
 def test_a_clients_command_id_does_not_block_the_pipelines_own(steal_timer: bool) -> None:
     world = shop()
