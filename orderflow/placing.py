@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from runtime.client import AsyncCommandClient, CommandClient, OutgoingCommand
+from runtime.client import AsyncCommandClient, CommandClient, OutgoingCommand, room
 from runtime.settings import Settings
 from runtime.waiting import RepliesMissed
 from sagas import choreography, create_order
@@ -174,7 +174,10 @@ class AsyncOrderClient:
         """As OrderClient.place_order."""
         command = order_command(order_id, **order)
         begun = False
-        for question in _questions(self._client.threaded, command, timeout):
+        deadline = time.monotonic() + timeout
+        if not await self._has_room(timeout):
+            return still_running(order_id, timeout)
+        for question in _questions(self._client.threaded, command, deadline - time.monotonic()):
             if not begun:
                 asked = asyncio.wrap_future(question.outcome)
                 await asyncio.wait((asked,), timeout=question.left)
@@ -188,6 +191,15 @@ class AsyncOrderClient:
                 if (end := _heard(followed)) is not None:
                     return ended(order_id, end)
         return still_running(order_id, timeout)
+
+    async def _has_room(self, timeout: float) -> bool:
+        """Return whether a command can be sent within this time without stopping the loop."""
+        try:
+            async with asyncio.timeout(timeout):
+                await room(self._client.threaded)
+        except TimeoutError:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import msgspec
 from confluent_kafka import KafkaError, Message, Producer
@@ -47,6 +47,10 @@ from schemas.records import (
 from schemas.saga import SagaEnd
 
 logger = logging.getLogger(__name__)
+
+ROOM_POLL_S: Final = 0.005
+CROWDED: Final = 100_000
+"""Commands that wait to be sent: half of what a producer holds."""
 
 POLL_S: Final = 0.1
 DEFAULT_TIMEOUT_S: Final = 30.0
@@ -172,6 +176,11 @@ class CommandClient:
     ) -> None:
         self.close()
 
+    @property
+    def crowded(self) -> bool:
+        """Return whether so much waits to be sent that a sender may have to wait for room: see `room`."""
+        return len(self._producer) >= CROWDED
+
     def send(self, command: OutgoingCommand) -> None:
         """Queues a command and returns; its outcome stands on the outcomes topic. See ``flush``."""
         self._produce(command, command.value(), [], self._note_failure)
@@ -190,6 +199,9 @@ class CommandClient:
         NotDelivered, NoReply and CommandTooLarge.
         """
         for left in _attempts(timeout):
+            if self.crowded:
+                time.sleep(min(ROOM_POLL_S, left))
+                continue
             future = self.submit(command)
             try:
                 return future.result(left)
@@ -301,7 +313,7 @@ class CommandClient:
                 )
                 return
             except BufferError:  # full: the poller makes room as deliveries are confirmed
-                time.sleep(0.005)
+                time.sleep(ROOM_POLL_S)
 
     def _note_failure(self, error: KafkaError | None, _: Message) -> None:
         if error is not None:
@@ -332,12 +344,30 @@ class CommandClient:
             raise ClientForked
 
 
+class _Crowded(Protocol):
+    @property
+    def crowded(self) -> bool: ...
+
+
+async def room(client: _Crowded) -> None:
+    """Wait until a client's ``submit`` need not wait: it would stop the event loop that calls it."""
+    while client.crowded:  # noqa: ASYNC110 - it is the library that makes room, and it tells nobody
+        await asyncio.sleep(ROOM_POLL_S)
+
+
 def _attempts(timeout: float) -> Iterator[float]:
     """How long is left, each time it is asked again; at least once, until the time is up."""
     deadline = time.monotonic() + timeout
     yield timeout
     while (left := deadline - time.monotonic()) > 0:
         yield left
+
+
+async def _answered(future: Future[Outcome]) -> Outcome:
+    try:
+        return await asyncio.wrap_future(future)
+    finally:
+        future.cancel()
 
 
 class AsyncCommandClient:
@@ -379,17 +409,16 @@ class AsyncCommandClient:
         """As CommandClient.execute."""
         client = self._started()
         for left in _attempts(timeout):
-            future = client.submit(command)
             try:
-                return await asyncio.wait_for(asyncio.wrap_future(future), left)
+                async with asyncio.timeout(left):
+                    await room(client)
+                    return await _answered(client.submit(command))
             except RepliesMissed:
                 continue
             except CommandParked:
                 raise
             except TimeoutError:
                 break
-            finally:
-                future.cancel()
         raise OutcomeTimeout(command.command_id, timeout)
 
     def _started(self) -> CommandClient:

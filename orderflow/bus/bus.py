@@ -31,7 +31,7 @@ from orderflow.bus.queries import Query
 from orderflow.bus.registry import CommandRoute, QueryRoute, ReadModel, Registry, WaitFor, parsed
 from orderflow.commanding import outgoing
 from orderflow.placing import Placement, ended, order_command, refused, still_running
-from runtime.client import CommandParked, CommandTooLarge, OutgoingCommand
+from runtime.client import CommandParked, CommandTooLarge, OutgoingCommand, room
 from runtime.waiting import RepliesMissed
 from sagas.messages import StartSaga
 from schemas.records import Outcome
@@ -187,6 +187,7 @@ class Bus:
 
     async def _send(self, call: CommandCall[Any]) -> Outcome:
         command = _outgoing(call)
+        await room(self._commands)
         with _SizeRefused(call):
             future = self._commands.submit(command)
         return await _of(future)
@@ -196,6 +197,7 @@ class Bus:
         each attempt of `Retrying` asks anew.
         """
         command = _outgoing(call)
+        await room(self._commands)
         with _SizeRefused(call):
             begun, end = self._commands.submit_and_follow(command)
         try:

@@ -51,6 +51,8 @@ class InProcess:
         self._waiters = Waiters()
         pipeline.listeners.append(self._hear)
 
+    crowded = False
+
     def submit(self, command: OutgoingCommand) -> Future[Outcome]:
         """Sends a command; the future has its outcome. Raises CommandTooLarge."""
         token = token_of(command.value())

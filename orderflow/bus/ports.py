@@ -19,6 +19,9 @@ class Commands(Protocol):
     caller, who cancels it to stop waiting.
     """
 
+    @property
+    def crowded(self) -> bool: ...
+
     def submit(self, command: OutgoingCommand) -> Future[Outcome]: ...
 
     def submit_and_follow(

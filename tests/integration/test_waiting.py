@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,8 +19,14 @@ from confluent_kafka.admin import AdminClient
 
 from orderflow.placing import NotPlaced, StillRunning, order_command
 from runtime import kafka, topic_admin
-from runtime.client import AsyncCommandClient, CommandClient, OutcomeTimeout, OutgoingCommand
-from runtime.embedded import ServersAddress
+from runtime.client import (
+    CROWDED,
+    AsyncCommandClient,
+    CommandClient,
+    OutcomeTimeout,
+    OutgoingCommand,
+)
+from runtime.embedded import EmbeddedKafka, ServersAddress
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from runtime.waiting import (
@@ -320,3 +327,45 @@ def test_an_end_that_this_release_does_not_know_is_no_refusal() -> None:
     assert isinstance(ended("o", end), StillRunning)
     end = decoder(SagaEnd)(b'{"saga_id":"o","saga":"s","status":"failed"}')
     assert isinstance(ended("o", end), NotPlaced)
+
+
+def test_a_full_buffer_stops_no_event_loop_and_no_time_out(
+    own_kafka: EmbeddedKafka, servers: ServersAddress, prefix: str, tmp_path: Path
+) -> None:
+    """The broker is suspended, so nothing that is sent leaves the buffer."""
+    own = ServersAddress(own_kafka.bootstrap_servers, servers.redis_url)
+    settings = Settings.model_validate(environment(own, prefix, tmp_path / "home"))
+    topic_admin.apply(settings)
+
+    async def ask() -> tuple[float, float, int]:
+        async with AsyncCommandClient(settings) as client:
+            client.threaded.reply_reader()
+            os.kill(own_kafka.pid, signal.SIGSTOP)
+            try:
+                for number in range(CROWDED):
+                    client.threaded.send(command(f"u-{number}", "RegisterUser", name="A"))
+                ticks = 0
+
+                async def tick() -> None:
+                    nonlocal ticks
+                    while True:
+                        ticks += 1
+                        await asyncio.sleep(0.05)
+
+                ticking = asyncio.create_task(tick())
+                began = time.monotonic()
+                with pytest.raises(OutcomeTimeout):
+                    await client.execute(command("ada", "RegisterUser", name="A"), timeout=2)
+                of_a_task = time.monotonic() - began
+                ticking.cancel()
+                began = time.monotonic()
+                with pytest.raises(OutcomeTimeout):
+                    client.threaded.execute(command("ada", "RegisterUser", name="A"), timeout=1)
+                return of_a_task, time.monotonic() - began, ticks
+            finally:
+                os.kill(own_kafka.pid, signal.SIGCONT)
+
+    of_a_task, of_a_thread, ticks = asyncio.run(ask())
+    assert of_a_task < 20
+    assert of_a_thread < 20
+    assert ticks >= 10
