@@ -265,6 +265,9 @@ def _engine(url: URL) -> Engine:
         hide_parameters=True,
         connect_args={"timeout": LOCK_TIMEOUT_S} if here else network | dict(url.query),
     )
+    # Of a connection that broke in the middle of a statement it logs tracebacks, as it drops it; that the
+    # target is away is told once, by who waits for it.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     event.listen(engine, "begin", _begin_sqlite if here else _begin_postgresql)
     if here:
         event.listen(engine, "connect", _connect_sqlite)

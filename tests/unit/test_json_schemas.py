@@ -13,7 +13,7 @@ import pytest
 from commands import by_name
 from commands.inventory import AdjustStock, RegisterItem
 from commands.parking import ORDERS
-from commands.payment import FailPayment, RequestPayment, RequestRefund
+from commands.payment import CapturePayment, FailPayment, RequestPayment, RequestRefund
 from commands.stream import AppendEvents, NewEvent
 from commands.user import DeactivateUser, ForgetUser, RegisterUser
 from commands.webhook import (
@@ -70,6 +70,8 @@ WEBHOOK_COMMANDS = (
     TestWebhook(),
     DeleteWebhook(),
 )
+SCOPE = "5c0pe"
+
 NEVER_IN_THE_SHOP = (
     PlannedCommand(
         "stream",
@@ -92,6 +94,16 @@ NEVER_IN_THE_SHOP = (
     ),
     PlannedCommand("payment", "x", "RequestRefund", RequestRefund(reason="too late"), "x-6"),
     PlannedCommand("payment", "x", "FailPayment", FailPayment(reason="no cover"), "x-7"),
+    *(
+        PlannedCommand("payment", "y", type(command).__name__, command, f"y-{number}")
+        for number, command in enumerate(
+            (
+                RequestPayment(order_id="y", amount=5, currency="GBP", token="tok"),
+                CapturePayment(reference="cash"),
+                CapturePayment(reference="ch_1", charge=f"y.{SCOPE}"),
+            )
+        )
+    ),
     *(
         PlannedCommand("webhook", "x", type(command).__name__, command, f"x-{number}")
         for number, command in enumerate(WEBHOOK_COMMANDS, 8)
@@ -247,7 +259,8 @@ def written(directory: Path) -> Iterator[OutgoingRecord]:
         name: PartitionState(directory / name, "events", "outcomes", "parked") for name in by_name
     }
     deciders = {
-        name: Decider(aggregate, TOPICS, 0, stores[name]) for name, aggregate in by_name.items()
+        name: Decider(aggregate, TOPICS, 0, stores[name], scope=SCOPE)
+        for name, aggregate in by_name.items()
     }
     for offset, command in enumerate(chain(generate(PLAN), NEVER_IN_THE_SHOP)):
         outgoing = command.outgoing()
