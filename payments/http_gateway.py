@@ -77,6 +77,9 @@ class HttpGateway:
 
     async def _post(self, path: str, key: str, body: dict[str, Any]) -> tuple[int, bytes]:
         """Status and body of a definite answer: 200, or 402 for a decline."""
+        # Asked before anything is sent: of an error after that, nobody knows what has happened by then.
+        if not (key.isascii() and key.isprintable()):
+            raise RequestRefused("its key cannot be sent as a header")
         try:
             async with self._session.post(
                 self._url + path, json=body, headers={KEY_HEADER: key}, allow_redirects=False
@@ -84,10 +87,8 @@ class HttpGateway:
                 answer = await response.content.read(MAX_ANSWER_BYTES)
                 while not response.content.at_eof() and len(answer) < MAX_ANSWER_BYTES:
                     answer += await response.content.read(MAX_ANSWER_BYTES - len(answer))
-        except (aiohttp.ClientError, TimeoutError, OSError) as fault:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as fault:
             raise GatewayUnavailable(f"{type(fault).__name__}: {fault}") from fault
-        except ValueError as fault:
-            raise RequestRefused(f"it cannot be sent: {fault}") from fault
         match response.status:
             case 200 | 402:
                 return response.status, answer

@@ -7,26 +7,15 @@ beforehand, so no command of a client takes such an id. A refund can be requeste
 a new judgement: its follow-ups have the request's version, too.
 """
 
-import re
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import msgspec
 
+from payments.checked_events import MAX_TEXT, read_checked
 from payments.gateway import Charge, Charged, Declined, Refunded
-from schemas.ids import derived_id, is_id
-from schemas.money import MAX_AMOUNT
+from schemas.ids import derived_id
 from schemas.payment import PaymentChargeUnbooked, PaymentRefundRequested, PaymentRequested
 from schemas.records import CommandRecord, EventRecord, encode
-from schemas.upcasting import Reader
-
-MAX_TEXT: Final = 200
-"""As the commands' models have it: what a gateway says beyond is cut off, not refused."""
-
-CURRENCY: Final = re.compile("[A-Z]{3}")
-
-_requests: Final = Reader(PaymentRequested)
-_refund_requests: Final = Reader(PaymentRefundRequested)
-_unbooked: Final = Reader(PaymentChargeUnbooked)
 
 NOT_BOOKED: Final = "the charge is not in the books"
 
@@ -46,46 +35,25 @@ Task = Charge | Refund
 
 
 def react(payment_id: str, event: EventRecord) -> Task | None:
-    """What the gateway is asked; None where it is not its matter. Raises msgspec.MsgspecError, also for an
-    event that no payment of this pipeline can have.
+    """Return what the gateway is asked; None where it is not its matter. Raises msgspec.MsgspecError, also
+    for an event that no payment of this pipeline can have.
 
     The gateway's key stands in the event; where it does not, an older release has charged under the
     payment id. Of a payment without a token no gateway knows.
     """
-    match event.type:
-        case PaymentRequested.__name__:
-            requested = _requests.read(event.data, event.schema_version)
-            if requested.token is None:
-                return None
-            _require_amount(requested.amount)
-            if not CURRENCY.fullmatch(requested.currency):
-                raise msgspec.ValidationError("its currency is no code of three letters")
-            if not 0 < len(requested.token) <= MAX_TEXT:
-                raise msgspec.ValidationError("its token is none that a payment can have")
-            key = _key(requested.gateway_key, payment_id)
-            return Charge(key, requested.amount, requested.currency, requested.token)
-        case PaymentRefundRequested.__name__:
-            refund = _refund_requests.read(event.data, event.schema_version)
-            if refund.token is None:
-                return None
-            return Refund(_key(refund.gateway_key, payment_id), refund.reason, event.version)
-        case PaymentChargeUnbooked.__name__:
-            unbooked = _unbooked.read(event.data, event.schema_version)
-            key = _key(unbooked.gateway_key, payment_id)
+    checked = read_checked(payment_id, event)
+    if checked is None or checked.token is None:
+        return None
+    key = checked.gateway_key or payment_id
+    match checked:
+        case PaymentRequested():
+            return Charge(key, checked.amount, checked.currency, checked.token)
+        case PaymentRefundRequested():
+            return Refund(key, checked.reason, event.version)
+        case PaymentChargeUnbooked():
             return Refund(key, NOT_BOOKED, event.version, booked=False)
         case _:
-            return None
-
-
-def _require_amount(amount: int) -> None:
-    if not 0 < amount <= MAX_AMOUNT:
-        raise msgspec.ValidationError("its amount is none that a payment can have")
-
-
-def _key(gateway_key: str | None, payment_id: str) -> str:
-    if gateway_key is not None and not is_id(gateway_key):
-        raise msgspec.ValidationError("its gateway key is no id")
-    return gateway_key or payment_id
+            assert_never(checked)
 
 
 class Followup(msgspec.Struct, frozen=True):

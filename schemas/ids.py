@@ -21,6 +21,7 @@ Id = Annotated[str, StringConstraints(pattern=ID_PATTERN, max_length=MAX_ID_LENG
 """1 to 128 characters: letters, digits and ``._:@+-``, blanks inside; it starts with a letter or digit."""
 
 _is_id = re.compile(ID_PATTERN, re.ASCII).fullmatch
+_is_hash = re.compile("[0-9a-f]{128}").fullmatch
 
 
 def is_id(text: str) -> bool:
@@ -65,6 +66,14 @@ def new_scope() -> str:
 def scoped_id(identity: str, scope: str) -> str | None:
     """Return an id of the pipeline's own that follows from a client's id; None without a scope."""
     return derived_id(identity, scope) if scope else None
+
+
+def can_be_scoped(text: str, identity: str) -> bool:
+    """Return True if ``scoped_id`` can make ``text`` of ``identity``, under one scope or another."""
+    if len(identity) + 1 + 2 * SCOPE_BYTES > MAX_ID_LENGTH:
+        return _is_hash(text) is not None
+    joined, _, scope = text.rpartition(".")
+    return is_id(text) and joined == identity and scope != ""
 
 
 def end_key(saga_id: str) -> bytes:

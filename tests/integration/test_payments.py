@@ -163,15 +163,20 @@ def test_many_that_no_payment_can_have_hold_up_nobodys_payment(
 ) -> None:
     """They are more than the role holds at a time, and are there after it was killed, too."""
     key = "a\nb" * 30_000
-    forged = [
+    forged: list[tuple[str, PaymentRequested | PaymentRefundRequested]] = [
         ("p-bad", requested("tok_approve", -1)),
         ("p-bad", requested("tok_approve", 2**53)),
         ("p-bad", PaymentRequested("o-1", 5, "EUR", "tok_approve", gateway_key=key)),
         ("p-bad", PaymentRequested("o-1", 5, "no currency", "tok_approve")),
         ("p-bad", PaymentRequested("o-1", 5, "EUR", "t" * 1_000)),
+        ("p-bad", PaymentRequested("o\n1", 5, "EUR", "tok_approve")),
+        ("p-bad", PaymentRequested("o-1", 5, "EUR", "tok_approve", gateway_key="p-1.5c0pe")),
+        ("p-bad", PaymentRefundRequested("late", "tok_approve", "p-1.5c0pe")),
     ]
     history(settings, *forged)
-    many = [(f"p-{number}", requested("tok_approve", -1)) for number in range(11_000)]
+    many: list[tuple[str, PaymentRequested | PaymentRefundRequested]] = [
+        (f"p-{number}", requested("tok_approve", -1)) for number in range(11_000)
+    ]
     history(settings, *many, ("p-1", requested("tok_approve")))
     for log in ("first.log", "second.log"):
         with RoleProcess("payments", env, tmp_path / log) as process:

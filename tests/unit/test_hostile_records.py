@@ -26,7 +26,8 @@ from sagas import AGGREGATES
 from schemas import headers, limits
 from schemas.ids import is_id
 from schemas.letters import Failure, letter_of
-from schemas.parking import parked_key
+from schemas.parking import Parked, parked_key
+from schemas.partitioner import partition_of
 from schemas.records import decode_event, decode_outcome
 from schemas.rejections import Code
 from schemas.topics import SAGA, Topics
@@ -237,6 +238,66 @@ def test_what_another_client_has_parked_makes_no_command_vanish(
     found = [outcome.command_id for outcome in outcomes(written)]
     assert found == ["c1", "c2"]
     assert not one.moving
+
+
+@given(
+    at=st.lists(offsets, min_size=1, max_size=3, unique=True),
+    attempts=st.integers(0, 2),
+    kind=st.sampled_from(("RegisterUser", "DeactivateUser", "RetryParked", "Unknown")),
+)
+@example(at=[7], attempts=1, kind="RegisterUser")
+def test_a_key_is_only_held_by_a_parked_command_that_counts_as_failed(
+    at: list[int], attempts: int, kind: str
+) -> None:
+    """Operators see that one. Whatever another client has parked, a command that came is answered, or it
+    is parked behind it.
+    """
+    store = MemoryState()
+    for offset in at:
+        data = {"by": "eve", "offset": 1} if kind == "RetryParked" else {"name": "E", "reason": "x"}
+        value = b64encode(sent(kind, data, f"f{offset}")).decode()
+        forged = {"offset": offset, "occurred_at_ms": 1, "attempts": attempts, "value": value}
+        store.parked.write({parked_key(b"ada", offset): json.dumps(forged).encode()}, 1)
+    one = decider("user", store)
+    written = []
+    for number, command_id in enumerate(("c1", "c2")):
+        register = sent("RegisterUser", {"name": "A"}, command_id)
+        written += one.decide_all([incoming(b"ada", register, offset=7 + number)])
+        for _ in range(10):
+            written += one.due(LATEST_MS)
+    assert not one.moving
+    answered = {outcome.command_id for outcome in outcomes(written)}
+    first = one._parking.first(b"ada")
+    if first is None:
+        assert answered >= {"c1", "c2"}
+        return
+    head = one._parked(b"ada", first)
+    assert head is not None
+    assert head.attempts > 0
+    for number, command_id in enumerate(("c1", "c2")):
+        assert command_id in answered or one._parking.holds(b"ada", 7 + number)
+
+
+@given(
+    key=st.sampled_from((b"ada", b"bob", b"\xff", b"", b"/", b"x" * 200, b" ")),
+    offset=offsets,
+    attempts=st.integers(0, 2),
+    partition=st.integers(0, 3),
+)
+def test_a_parked_record_of_a_key_that_is_not_decided_here_is_left_alone(
+    key: bytes, offset: int, attempts: int, partition: int
+) -> None:
+    parked = Parked(offset=offset, occurred_at_ms=1, value=REGISTER, attempts=attempts)
+    store = MemoryState()
+    value = json.dumps(msgspec.to_builtins(parked)).encode()
+    store.parked.write({parked_key(key, offset): value}, 1)
+    one = Decider(BY_NAME["user"], Topics("t", partitions=4), partition, store)
+    one.ready()
+    here = is_id(key.decode("latin-1")) and partition_of(key, 4) == partition
+    assert (key in one._parking) == here
+    if not here:
+        assert not one.due(LATEST_MS)
+        assert store.parked.get(parked_key(key, offset)) is not None
 
 
 # Sizes.

@@ -415,3 +415,36 @@ async def test_of_a_partition_that_went_nothing_more_is_sent_and_nothing_is_due(
     assert bench.lanes.due() == {}
     assert bench.lanes.unfinished == 0
     assert not bench.lanes.failed.done()
+
+
+@pytest.mark.parametrize(
+    ("data", "more"),
+    [
+        (REQUEST | {"order_id": "o\n1"}, {}),
+        (REQUEST | {"token": "   "}, {}),
+        (REQUEST | {"gateway_key": "p-2.5c0pe"}, {}),
+        (REQUEST | {"gateway_key": "p-1."}, {}),
+        (REQUEST, {"id": "e" * 100_000}),
+        (REQUEST, {"version": 0}),
+    ],
+)
+def test_an_event_that_no_payment_can_have_is_unreadable(
+    data: dict[str, Any], more: dict[str, Any]
+) -> None:
+    record = {"type": "PaymentRequested", "id": "x:0", "version": 1, "occurred_at_ms": 1}
+    value = json.dumps(record | {"data": data} | more).encode()
+    with pytest.raises(Unreadable):
+        read(IncomingRecord("t", 0, 0, 1, b"p-1", value, []))
+
+
+def test_an_event_with_the_key_of_another_payment_is_not_asked_at_the_gateway() -> None:
+    """It would have the money of a real order given back, or charged twice."""
+    for forged in (
+        PaymentRequested("o-1", 900, "EUR", "tok_1", gateway_key="p-1.5c0pe"),
+        PaymentRefundRequested("late", "tok_1", "p-1.5c0pe"),
+        PaymentChargeUnbooked(900, "ch_1", "tok_1", "p-1.5c0pe"),
+    ):
+        assert react("p-1", event(forged)) is not None
+        for thief in ("p-2", "p", "p-1.5c0pe", "p-10"):
+            with pytest.raises(msgspec.ValidationError):
+                react(thief, event(forged))
