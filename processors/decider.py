@@ -107,10 +107,14 @@ class Decider(Holding):
 
     def ready(self) -> None:
         """The store is up to date with the topics, for the first time or again."""
-        self._parking.load(self._store.parked.keys())
+        self._parking.load(self._store.parked.keys(), self._is_decided_here)
         for aggregate_id, offset in self._parking.heads():
             if not self._is_held(aggregate_id, offset):
                 self._parking.move(aggregate_id)
+
+    def _is_decided_here(self, aggregate_id: bytes) -> bool:
+        """Return True if this partition takes the aggregate's commands: a processor parks no others."""
+        return self._edge.partition(aggregate_id) == self._place[1]
 
     def _is_held(self, key: bytes, offset: int) -> bool:
         """Return whether a command is parked there that has failed and waits for an operator.

@@ -125,6 +125,13 @@ class Edge:
             aggregate_id, record.command_id, record.type, found, record.expected_version, command
         )
 
+    def partition(self, key: bytes) -> int | None:
+        """Return the partition of an aggregate's commands; None for a key that is no id."""
+        if not key or len(key) > MAX_ID_LENGTH:
+            return None
+        aggregate_id, partition = _address(key, self._partitions)
+        return None if aggregate_id is None else partition
+
     def former_digest(self, value: bytes) -> str:
         """Return the digest that the release before gave a command: it sorted no free JSON. Needed until
         the outcomes that it has written are expired. Raises ``DecodeError``.

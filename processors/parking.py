@@ -7,7 +7,7 @@ next. So what a killed processor had begun to let through goes on after a restar
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from schemas.parking import read_parked_key
@@ -45,15 +45,16 @@ class Parking:
         lane = self._lanes[aggregate_id]
         return offset <= lane[-1] and offset in lane
 
-    def load(self, keys: Iterable[bytes]) -> None:
-        """Anew, from the keys of the parked records. Which are moving is not known yet: see ``move``. Keys
-        that no processor writes are left alone.
+    def load(self, keys: Iterable[bytes], belongs: Callable[[bytes], bool]) -> None:
+        """Replace everything by the keys of the parked records. Which are moving is not known yet: see
+        ``move``. Keys that no processor writes are logged and ignored. ``belongs``: True if commands of this
+        aggregate id are decided here.
         """
         self.clear()
         for key in keys:
             place = read_parked_key(key)
-            if place is None:
-                logger.error("no key of a parked command: %r", key[:MAX_SHOWN])
+            if place is None or not belongs(place[0]):
+                logger.error("no key of a command parked here: %r", key[:MAX_SHOWN])
                 continue
             aggregate_id, offset = place
             self._lanes.setdefault(aggregate_id, deque()).append(offset)
@@ -63,13 +64,19 @@ class Parking:
         return [(aggregate_id, lane[0]) for aggregate_id, lane in self._lanes.items()]
 
     def add(self, aggregate_id: bytes, offset: int) -> None:
-        """Behind all others of its aggregate; where there are none, it holds the key."""
-        lane = self._lanes.setdefault(aggregate_id, deque())
-        if not lane or offset > lane[-1]:
+        """Add a command behind all others of its aggregate; where there are none, it holds the key.
+
+        No processor has parked a record at its offset or beyond. The command replaces the one at its offset;
+        where it comes first by that, it has not failed: it is to be judged.
+        """
+        lane = self._lanes.get(aggregate_id)
+        if lane is None:
+            self._lanes[aggregate_id] = deque((offset,))
+        elif offset > lane[-1]:
             lane.append(offset)
-        elif offset not in lane:  # what is beyond it was parked by no processor
-            self._lanes[aggregate_id] = deque(sorted((*lane, offset)))
-            if offset < lane[0]:
+        else:
+            self._lanes[aggregate_id] = deque(sorted({*lane, offset}))
+            if offset <= lane[0]:
                 self._moving.add(aggregate_id)
 
     def move(self, aggregate_id: bytes) -> None:
