@@ -6,7 +6,8 @@ UTF-8. Pure; everyone may import this. Invariant: nothing else in the product ca
 decode (tests/unit/test_decoding.py).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from functools import cache
 from typing import Annotated, Any, Final, TypeVar, cast
 
 import msgspec
@@ -28,10 +29,16 @@ T = TypeVar("T")
 
 def decoder(kind: type[T]) -> Callable[[bytes | str | msgspec.Raw], T]:
     """Return the function that decodes JSON as ``kind``. It raises ``DecodeError`` and nothing else."""
+    return _total(msgspec.json.Decoder(kind), _holds_raw(cast("Hashable", kind)))
+
+
+@cache
+def _holds_raw(kind: Any) -> bool:
+    """Return whether a part of the type is kept as it came. Remembered: to look a type through takes a
+    hundred times as long as to make its decoder, which some do for every event.
+    """
     parts = parts_of(inspect.type_info(kind), set())
-    return _total(
-        msgspec.json.Decoder(kind), any(isinstance(part, inspect.RawType) for part in parts)
-    )
+    return any(isinstance(part, inspect.RawType) for part in parts)
 
 
 def parts_of(info: inspect.Type, seen: set[type]) -> Iterator[inspect.Type]:
