@@ -225,17 +225,13 @@ def _recorded(aggregate: str, record: IncomingRecord, keys: Keys) -> RecordedEve
         data=data,
         id=event.id,
         occurred_at_ms=event.occurred_at_ms,
-        recorded_at_ms=_recorded_at_ms(record),
+        recorded_at_ms=record.own_time_ms,
         command_id=text_of(marks.get(headers.CAUSATION_ID)),
         correlation_id=text_of(marks.get(headers.CORRELATION_ID)),
         traceparent=text_of(marks.get(headers.TRACEPARENT)),
         partition=record.partition,
         offset=record.offset,
     )
-
-
-def _recorded_at_ms(record: IncomingRecord) -> int:
-    return record.occurred_at_ms if record.sent_at_ms is None else record.sent_at_ms
 
 
 def unreadable(
@@ -249,7 +245,7 @@ def unreadable(
         data=msgspec.Raw(b"null"),
         id=f"{record.topic}-{record.partition}@{record.offset}",
         occurred_at_ms=record.occurred_at_ms,
-        recorded_at_ms=_recorded_at_ms(record),
+        recorded_at_ms=record.own_time_ms,
         command_id=None,
         correlation_id=None,
         traceparent=None,

@@ -101,8 +101,7 @@ class Asker:
             followups = await self._ask_until_known(work.task, superseded)
         except (KeyReused, RequestRefused) as error:
             logger.error("payment %s: %s", work.task.key, error)
-            code = "key_reused" if isinstance(error, KeyReused) else "gateway_refused"
-            await self._sender.dead_letter(work.source, code, error)
+            await self._sender.dead_letter(work.source, error.code, error)
             return
         except Exception as bug:  # an adapter's bug must stop nobody else's payment
             logger.exception("bug while asking for payment %s", work.task.key)

@@ -9,8 +9,8 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
-from schemas.ids import MAX_ID_LENGTH, can_be_scoped, is_id
-from schemas.money import MAX_AMOUNT
+from schemas.ids import ID_PATTERN, MAX_ID_LENGTH, can_be_scoped, is_id
+from schemas.money import CURRENCY_PATTERN, MAX_AMOUNT
 from schemas.payment import PaymentChargeUnbooked, PaymentRefundRequested, PaymentRequested
 from schemas.records import FIRST_VERSION, EventRecord
 from schemas.upcasting import Reader
@@ -19,14 +19,8 @@ MAX_TEXT: Final = 200
 """Characters of a text, as the commands' models have it."""
 
 CheckedAmount = Annotated[int, msgspec.Meta(ge=1, le=MAX_AMOUNT)]
-CheckedCurrency = Annotated[str, msgspec.Meta(max_length=3, pattern=r"\A[A-Z]{3}\Z")]
-CheckedId = Annotated[
-    str,
-    msgspec.Meta(
-        max_length=MAX_ID_LENGTH,
-        pattern=r"\A[A-Za-z0-9](?:[A-Za-z0-9 ._:@+\-]*[A-Za-z0-9._:@+\-])?\Z",
-    ),
-]
+CheckedCurrency = Annotated[str, msgspec.Meta(max_length=3, pattern=CURRENCY_PATTERN)]
+CheckedId = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH, pattern=ID_PATTERN + r"\Z")]
 CheckedText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT, pattern=r"\S")]
 """The bounds of ``Amount``, ``Currency``, ``Id`` and ``Text``, which only commands have."""
 

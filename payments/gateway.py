@@ -4,7 +4,7 @@
 when it passes. The invariant: one key is one charge, whatever is repeated, lost or killed.
 """
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -54,11 +54,15 @@ class GatewayUnavailable(Exception):
 class KeyReused(Exception):
     """The key stands for another charge. Nothing was done; a person has to look at it."""
 
+    code: ClassVar = "key_reused"
+
 
 class RequestRefused(Exception):
     """The gateway takes no such request, or it cannot be sent. Nothing was done, and asking again would not
     help: a person has to look at it.
     """
+
+    code: ClassVar = "gateway_refused"
 
 
 class PaymentGateway(Protocol):

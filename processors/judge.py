@@ -105,13 +105,8 @@ class Judge:
 
     def _case(self, incoming: IncomingRecord) -> Case | Unanswerable:
         """What a record asks for."""
-        sent_at_ms = incoming.sent_at_ms
-        if (
-            self._aggregate.own_time
-            and sent_at_ms is not None
-            and sent_at_ms != incoming.occurred_at_ms
-        ):
-            incoming = msgspec.structs.replace(incoming, occurred_at_ms=sent_at_ms)
+        if self._aggregate.own_time and incoming.own_time_ms != incoming.occurred_at_ms:
+            incoming = msgspec.structs.replace(incoming, occurred_at_ms=incoming.own_time_ms)
         key = incoming.key or b""
         sent = incoming.headers
         unfit = unfit_headers(incoming) if sent or incoming.unreadable else None

@@ -49,7 +49,7 @@ from schemas.saga import SagaEnd
 logger = logging.getLogger(__name__)
 
 ROOM_POLL_S: Final = 0.005
-CROWDED: Final = 100_000
+CROWDED: Final = kafka.MOST_BUFFERED // 2
 """Commands that wait to be sent: half of what a producer holds."""
 
 POLL_S: Final = 0.1

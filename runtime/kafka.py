@@ -86,6 +86,10 @@ def admin(settings: Settings) -> dict[str, Any]:
     return connection(settings) | {"log_level": 0}
 
 
+MOST_BUFFERED: Final = 200_000
+"""Records that a producer holds before they are sent."""
+
+
 def producer(settings: Settings) -> dict[str, Any]:
     """A plain producer: idempotent, so that a retry never doubles or reorders a command."""
     return connection(settings) | {
@@ -96,7 +100,7 @@ def producer(settings: Settings) -> dict[str, Any]:
         "linger.ms": 1,  # lets a burst share a request, adds less than a transaction takes
         "message.max.bytes": MAX_RECORD_BYTES,
         "delivery.timeout.ms": 60_000,
-        "queue.buffering.max.messages": 200_000,  # beyond it a sender waits: back-pressure
+        "queue.buffering.max.messages": MOST_BUFFERED,  # beyond it a sender waits: back-pressure
     }
 
 

@@ -56,6 +56,11 @@ class IncomingRecord(msgspec.Struct, frozen=True, gc=False):
     unreadable: bool = False
 
     @property
+    def own_time_ms(self) -> int:
+        """Return when it was sent, whatever its sender says of when it happened; epoch milliseconds UTC."""
+        return self.occurred_at_ms if self.sent_at_ms is None else self.sent_at_ms
+
+    @property
     def size(self) -> int:
         """Return the size of key, value and headers in memory, more or less."""
         return limits.record_bytes(self.key, self.value, self.headers)

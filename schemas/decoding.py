@@ -19,7 +19,9 @@ DecodeError: Final = msgspec.DecodeError
 MAX_DIGITS: Final = 18
 """Digits of a number in a header: every such number is below 10**18 and fits 64 bits."""
 
-Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+INT64_MIN: Final = -(2**63)
+INT64_MAX: Final = 2**63 - 1
+Int64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
 """A whole number that Kafka, Redis, SQL and C can hold. JSON's have no bounds, nor have Python's, so each
 whole number of a record or state of the product is of this type (tests/unit/test_decoding.py).
 """

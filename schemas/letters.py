@@ -64,8 +64,9 @@ def letter_of(
     marks = letter_marks(came, failure, place, at_ms)
     cuts = ["headers"] if unreadable else []
     if limits.record_bytes(key, value, marks) > limits.MAX_RECORD_BYTES - limits.KIB:
-        kept = _kept_headers(_own(came))
-        if len(kept) < len(_own(came)) and not unreadable:
+        own = own_marks(came)
+        kept = _kept_headers(own)
+        if len(kept) < len(own) and not unreadable:
             cuts.append("headers")
         marks = letter_marks(kept, failure, place, at_ms)
         if len(value or b"") > limits.KEPT_VALUE_BYTES:
@@ -102,7 +103,7 @@ def letter_marks(
     }
     if failure.holds_key:
         said[headers.ERROR_HOLDS_KEY] = "true"
-    marks: list[tuple[str, bytes]] = [*_own(came)]  # type: ignore[list-item]  # they came from the broker
+    marks: list[tuple[str, bytes]] = [*own_marks(came)]  # type: ignore[list-item]  # they came from the broker
     marks += ((name, _head(text, MESSAGE_LIMIT)) for name, text in said.items())
     if failure.cause is not None:
         kind = type(failure.cause)
@@ -113,7 +114,7 @@ def letter_marks(
     return marks
 
 
-def _own(came: headers.Marks) -> headers.Marks:
+def own_marks(came: headers.Marks) -> headers.Marks:
     """Return the record's own headers, without those that are named like a letter's."""
     return [mark for mark in came if not mark[0].startswith(headers.ERRORS)]
 

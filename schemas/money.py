@@ -14,7 +14,8 @@ MAX_UNIT_PRICE: Final = 10**9
 MAX_QUANTITY: Final = 10**6
 """One line's price times its quantity is at most 1e15; an order of several is checked against MAX_AMOUNT."""
 
-Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+CURRENCY_PATTERN: Final = r"^[A-Z]{3}$"
+Currency = Annotated[str, StringConstraints(pattern=CURRENCY_PATTERN)]
 """Three capital letters, ISO 4217."""
 
 Amount = Annotated[int, Field(gt=0, le=MAX_AMOUNT)]

@@ -13,6 +13,7 @@ from commands.parking import ORDERS
 from orderflow.contract.header_schemas import header_schemas
 from orderflow.reference import sentence
 from sagas import AGGREGATES
+from schemas.decoding import INT64_MAX, INT64_MIN
 from schemas.ids import ID_PATTERN, MAX_ID_LENGTH
 from schemas.parking import Action, Parked, ParkedNotice
 from schemas.records import FIRST_VERSION, CommandRecord, EventRecord, Outcome
@@ -23,7 +24,7 @@ from schemas.webhook import Delivery
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-BITS: Final = {"minimum": -(2**63), "maximum": 2**63 - 1}
+BITS: Final = {"minimum": INT64_MIN, "maximum": INT64_MAX}
 
 Schema = dict[str, Any]
 

@@ -16,7 +16,7 @@ import msgspec
 from confluent_kafka import Message, Producer
 
 from orderflow.dead_letters.again import FailedAgain, Handled, NotAgain, handle_again
-from orderflow.dead_letters.letters import OWN, Found, Letter, letters_of, own_marks, text_of
+from orderflow.dead_letters.letters import Found, Letter, letters_of, text_of
 from orderflow.dead_letters.reading import read_all, read_one
 from runtime import kafka
 from runtime.client import CommandClient, OutgoingCommand
@@ -25,6 +25,7 @@ from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas import headers
 from schemas.decoding import DecodeError, whole_number
+from schemas.letters import own_marks
 from schemas.parking import Action, bytes_digest, decode_action, read_parked_key
 from schemas.partitioner import partition_for
 from schemas.records import encode
@@ -265,7 +266,7 @@ def _found(message: Message) -> Found:
     marks: Headers = [
         (name, value[:_KEPT_BYTES] if value else value)
         for name, value in record.headers
-        if name.startswith(OWN) or name == headers.CORRELATION_ID
+        if name.startswith(headers.ERRORS) or name == headers.CORRELATION_ID
         if name != headers.ERROR_STACKTRACE
     ]
     _, at_ms = message.timestamp()

@@ -5,7 +5,6 @@ first. The invariant: a letter is open until somebody's action says that it is s
 """
 
 from collections.abc import Iterable
-from typing import Final
 
 import msgspec
 
@@ -15,9 +14,6 @@ from schemas.decoding import whole_number
 from schemas.ids import is_id
 from schemas.parking import Action
 from schemas.topics import AGGREGATES, Topics
-
-OWN: Final = "orderflow.errors."
-"""How the headers begin that say how a record failed."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -88,11 +84,6 @@ def letters_of(found: Iterable[Found], actions: Iterable[Action], topics: Topics
                 acted, open=acted.open and not action.settled, actions=(*acted.actions, action)
             )
     return list(by_record.values())
-
-
-def own_marks(marks: Headers) -> Headers:
-    """The headers with which the record came: without those that say how it failed."""
-    return [mark for mark in marks if not mark[0].startswith(OWN)]
 
 
 def text_of(data: bytes | None) -> str | None:
