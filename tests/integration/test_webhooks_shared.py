@@ -95,18 +95,26 @@ def check_order(receiver: Receiver, shop: Shop) -> None:
     }
 
 
+def until_assigned(role: RoleProcess, shop: Shop, timeout: float = 30.0) -> None:
+    """Wait until the role knows where every webhook stands."""
+    eventually(
+        lambda: all(f"webhook {name}: assigned" in role.text() for name in shop.webhooks),
+        timeout=timeout,
+    )
+
+
 def test_a_hundred_webhooks_take_no_more_threads_than_one(
     shop: Shop, env: dict[str, str], tmp_path: Path
 ) -> None:
     with Receiver() as receiver, RoleProcess("webhooks", env, tmp_path / "role.log") as role:
         shop.subscribe("w-0", receiver.url)
-        eventually(lambda: "webhook w-0: assigned" in role.text())
+        until_assigned(role, shop)
         shop.happens(1, 1)
         eventually(lambda: has_all(receiver, shop))
         threads = psutil.Process(role.pid).num_threads()
         for number in range(1, 100):
             shop.subscribe(f"w-{number}", receiver.url)
-        eventually(lambda: role.text().count(": assigned") >= 100, timeout=120)
+        until_assigned(role, shop, timeout=120)
         shop.happens(1, 1, "later")
         eventually(lambda: len(receiver.received) >= 2 + 2 * 100, timeout=120)
         # Readers for those that are behind, and threads to ask for positions, are made when first needed.
@@ -155,7 +163,7 @@ def test_a_webhook_from_the_beginning_reads_the_past_while_others_get_what_happe
     ):
         shop.subscribe("now", now.url)
         shop.subscribe("old", old.url, from_beginning=True)
-        eventually(lambda: role.text().count(": assigned") == 2)
+        until_assigned(role, shop)
         shop.expected.clear()
         shop.happens(3, 3, "new")
         eventually(lambda: has_all(now, shop))
@@ -221,10 +229,10 @@ def test_processes_share_the_partitions_and_take_over_from_one_another(
         for number, receiver in enumerate(receivers):
             shop.subscribe(f"w-{number}", receiver.url)
         first = stack.enter_context(RoleProcess("webhooks", env, tmp_path / "first.log"))
-        eventually(lambda: first.text().count(": assigned") >= 5, timeout=60)
+        until_assigned(first, shop, timeout=60)
         shop.happens(6, 3)
         second = stack.enter_context(RoleProcess("webhooks", env, tmp_path / "second.log"))
-        eventually(lambda: second.text().count(": assigned") >= 5, timeout=60)
+        until_assigned(second, shop, timeout=60)
         shop.happens(6, 3)
         for receiver in receivers:
             eventually(lambda r=receiver: has_all(r, shop), timeout=60)  # type: ignore[misc]
