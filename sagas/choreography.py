@@ -7,9 +7,10 @@ an order, which react to each other's events.
     payment.process   begins when inventory.reserve is completed
 
 Each part undoes what it did itself, when it fails or when order.create tells that it goes back. Who
-reads an event knows nothing but the event, so it carries what the next one needs. The processes are
-sagas of one step (or, order.create, of steps that others take), so timeouts, retries and undoing are
-those of every saga. Pure.
+reads an event knows nothing but the event, so it carries what the next one needs, and the signature of
+the order: a part is begun, taken back and listened to as that order's alone. The processes are sagas of
+one step (or, order.create, of steps that others take), so timeouts, retries and undoing are those of
+every saga. Pure.
 """
 
 from collections.abc import Mapping
@@ -40,7 +41,7 @@ from sagas.definition import (
 from sagas.messages import CompensateSaga, RecordAnswer, StartSaga
 from sagas.tokens import Token
 from schemas.decoding import decode_object
-from schemas.ids import is_id
+from schemas.ids import is_id, scoped_id
 from schemas.rejections import Code, Rejection
 from schemas.saga import (
     SagaCompensated,
@@ -128,6 +129,19 @@ class Reaction:
     command: Command
 
 
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """An order as all know it who take part in it. ``signature``: None if an older release began it."""
+
+    id: str
+    signature: str | None
+
+    @staticmethod
+    def of(saga_id: str, part: Part, signature: str | None) -> "_Order":
+        """Return the order that a part of this id and signature is one of."""
+        return _Order(saga_id.removesuffix(part.suffix), signature)
+
+
 EVENTS: Final = (
     SagaStarted,
     SagaCompleted,
@@ -145,68 +159,91 @@ def react(saga_id: str, event: SagaEvent, correlation_id: str) -> tuple[Reaction
     """What the services do when they hear of an event; nothing for sagas that are none of theirs."""
     match event:
         case SagaStarted(saga=saga, input=given) if saga == ORDER_CREATE and given != NOT_BEGUN:
-            return _begin(saga_id, PARTS[0], decode_object(given), correlation_id)
-        case SagaCompleted(saga=saga, input=given):
-            part = _part_of_saga.get(saga or "")
-            return _completed(saga_id, part, given, correlation_id) if part else ()
-        case SagaFailed(saga=saga) | SagaCompensated(saga=saga):
-            part = _part_of_saga.get(saga or "")
-            return _undone(saga_id, part, event.code, event.message, event) if part else ()
-        case SagaResolved(saga=saga):
-            part = _part_of_saga.get(saga or "")
-            return _undone(saga_id, part, "resolved", "by an operator", event) if part else ()
+            order = _Order(saga_id, scoped_id(saga_id, event.scope or ""))
+            return _begin(order, PARTS[0], decode_object(given), correlation_id)
         case SagaStepFailed(saga=saga, step=step, number=None) if saga == ORDER_CREATE:
             part = _part_of_step.get(step)
-            return _bar(saga_id, part) if part else ()
+            return _bar(_Order(saga_id, event.signature), part) if part else ()
         case (
             SagaStepCompensationStarted(saga=saga, step=step)
             | SagaStepRetried(saga=saga, step=step, undo=True)
         ) if saga == ORDER_CREATE:
             part = _part_of_step.get(step)
-            return _take_back(saga_id, part) if part else ()
+            return _take_back(_Order(saga_id, event.signature), part) if part else ()
+        case SagaCompleted() | SagaFailed() | SagaCompensated() | SagaResolved():
+            part = _part_of_saga.get(event.saga or "")
+            if part is None:
+                return ()
+            return _ended(_Order.of(saga_id, part, event.signature), part, event, correlation_id)
         case _:
             return ()
 
 
 def _begin(
-    order_id: str, part: Part, given: dict[str, Any], correlation_id: str
+    order: _Order, part: Part, given: dict[str, Any], correlation_id: str
 ) -> tuple[Reaction, ...]:
     # A sender's own correlation id may be any text; the header goes on as it is, a saga's field may not.
-    correlation_id = correlation_id if is_id(correlation_id) else order_id
-    start = StartSaga(saga=part.saga, input=given, correlation_id=correlation_id)
-    return (Reaction(order_id + part.suffix, start),)
+    correlation_id = correlation_id if is_id(correlation_id) else order.id
+    start = StartSaga(
+        saga=part.saga, input=given, correlation_id=correlation_id, made_by=order.signature
+    )
+    return (Reaction(order.id + part.suffix, start),)
+
+
+def _ended(
+    order: _Order,
+    part: Part,
+    event: SagaCompleted | SagaFailed | SagaCompensated | SagaResolved,
+    correlation_id: str,
+) -> tuple[Reaction, ...]:
+    """The order's service notes how a part has ended."""
+    match event:
+        case SagaCompleted(input=given):
+            return _completed(order, part, given, correlation_id)
+        case SagaResolved():
+            return _undone(order, part, "resolved", "by an operator", event)
+        case SagaFailed(code, message) | SagaCompensated(code=code, message=message):
+            return _undone(order, part, code, message, event)
 
 
 def _completed(
-    saga_id: str, part: Part, given: dict[str, Any], correlation_id: str
+    order: _Order, part: Part, given: dict[str, Any], correlation_id: str
 ) -> tuple[Reaction, ...]:
     """The order's service notes it, and the next service begins."""
-    order_id = saga_id.removesuffix(part.suffix)
-    token = str(Token(part.step.name, 0))
-    noted = Reaction(order_id, RecordAnswer(token=token, type=part.saga, accepted=True))
+    done = RecordAnswer(
+        token=str(Token(part.step.name, 0)),
+        type=part.saga,
+        accepted=True,
+        made_by=order.signature,
+    )
     following = PARTS[PARTS.index(part) + 1 :]
-    begun = _begin(order_id, following[0], given, correlation_id) if following else ()
-    return (noted, *begun)
+    begun = _begin(order, following[0], given, correlation_id) if following else ()
+    return (Reaction(order.id, done), *begun)
 
 
 def refused(saga_id: str, command: Any, rejection: Rejection) -> tuple[Reaction, ...]:
     """Tell an order whose part would have this id that it has none: the saga here is somebody else's.
 
-    It is true whoever has sent the command, and without it the order would wait for its part.
+    Without it the order would wait for its part. An order that has not sent the command does not listen.
     """
-    if not isinstance(command, StartSaga | CompensateSaga):
-        return ()
-    part = _part_of_saga.get(command.saga or "")
+    match command:
+        case StartSaga(saga=name, made_by=signature):
+            pass
+        case CompensateSaga(saga=name, only_if_made_by=signature):
+            pass
+        case _:
+            return ()
+    part = _part_of_saga.get(name or "")
     if part is None or not saga_id.endswith(part.suffix):
         return ()
-    return _undone(saga_id, part, Code.SAGA_ALREADY_EXISTS, rejection.message)
+    order = _Order.of(saga_id, part, signature)
+    return _undone(order, part, Code.SAGA_ALREADY_EXISTS, rejection.message)
 
 
 def _undone(
-    saga_id: str, part: Part, code: str | None, message: str | None, *events: SagaEvent
+    order: _Order, part: Part, code: str | None, message: str | None, *events: SagaEvent
 ) -> tuple[Reaction, ...]:
     """The order's service notes that the part is not done, or undone: whichever it waits for."""
-    order_id = saga_id.removesuffix(part.suffix)
     not_done = RecordAnswer(
         token=str(Token(part.step.name, 0)),
         type=part.saga,
@@ -214,27 +251,32 @@ def _undone(
         code=code or FAILED,
         message=message,
         events=tuple({"type": type(event).__name__} for event in events),
+        made_by=order.signature,
     )
     is_undone = RecordAnswer(
-        token=str(Token(part.step.name, 0, undo=True)), type=part.saga, accepted=True
+        token=str(Token(part.step.name, 0, undo=True)),
+        type=part.saga,
+        accepted=True,
+        made_by=order.signature,
     )
-    return (Reaction(order_id, not_done), Reaction(order_id, is_undone))
+    return (Reaction(order.id, not_done), Reaction(order.id, is_undone))
 
 
-def _bar(order_id: str, part: Part) -> tuple[Reaction, ...]:
+def _bar(order: _Order, part: Part) -> tuple[Reaction, ...]:
     """orders has not heard of a part and does not wait any longer: it may have been completed, and so
     each that follows it may have begun, or be about to.
     """
     late = PARTS[PARTS.index(part) :]
-    return tuple(reaction for each in late for reaction in _take_back(order_id, each))
+    return tuple(reaction for each in late for reaction in _take_back(order, each))
 
 
-def _take_back(order_id: str, part: Part) -> tuple[Reaction, ...]:
+def _take_back(order: _Order, part: Part) -> tuple[Reaction, ...]:
     """The part is undone by its own service; one that has not begun yet is barred."""
     take_back = CompensateSaga(
         by=ORDER_CREATE,
         reason="the order could not be placed",
         code="order_not_placed",
         saga=part.saga,
+        only_if_made_by=order.signature,
     )
-    return (Reaction(order_id + part.suffix, take_back),)
+    return (Reaction(order.id + part.suffix, take_back),)

@@ -9,6 +9,7 @@ import msgspec
 from pydantic import ValidationError
 
 from commands.aggregate import Decision, Loaded, invalid_data
+from commands.ownership import refuse_another
 from sagas.definition import SagaDefinition
 from sagas.evolve import evolve
 from sagas.messages import (
@@ -40,7 +41,7 @@ def decide(loaded: Loaded, command: SagaCommand, definitions: Definitions) -> De
     if isinstance(command, StartSaga):
         return _start(loaded, command, definitions)
     if saga is None:
-        return _absent(command, definitions)
+        return _absent(loaded.id, command, definitions)
     run = Run(saga, definitions[saga.saga], loaded.id)
     match command:
         case RecordAnswer():
@@ -57,13 +58,16 @@ def decide(loaded: Loaded, command: SagaCommand, definitions: Definitions) -> De
                 return _not_now(saga, "compensated: retry or resolve it")
             if command.saga not in (None, saga.saga):
                 return _another(saga, command.saga)
+            another = refuse_another(saga.saga, saga.made_by, command.only_if_made_by)
+            if another is not None:
+                return another
             if definitions[saga.saga].part and command.saga is None:
                 return _only_as_a_whole(saga)
             run.ordered_back(command)
         case ResolveSaga(by=by, note=note):
             if saga.status is not SagaStatus.NEEDS_OPERATOR:
                 return _not_now(saga, "resolved")
-            run.emit(SagaResolved(by, note, run.told))
+            run.emit(SagaResolved(by, note, **run.told))
         case _:
             assert_never(command)
     return tuple(run.events)
@@ -88,26 +92,27 @@ def _start(loaded: Loaded, command: StartSaga, definitions: Definitions) -> Deci
         return invalid_data(error, "input")
     checked = msgspec.Raw(model.__pydantic_serializer__.to_json(model))
     if saga is not None:
-        if saga.saga == command.saga and bytes(saga.input) == bytes(checked):
+        same = saga.saga == command.saga and bytes(saga.input) == bytes(checked)
+        if same and saga.made_by == command.made_by:
             return ()
         if definition.part:
             return _another(saga, command.saga)
         message = f"a saga with this id exists already, of another kind or input: {saga.saga}"
         return Rejection(Code.SAGA_ALREADY_EXISTS, message)
-    started = SagaStarted(command.saga, checked, command.correlation_id, loaded.scope or None)
+    scope = loaded.scope or None
+    started = SagaStarted(command.saga, checked, command.correlation_id, scope, command.made_by)
     run = Run(evolve(None, started, 0), definition, saga_id)
     run.begin(0)
     return (started, *run.events)
 
 
-def _absent(command: SagaCommand, definitions: Definitions) -> Decision:
+def _absent(saga_id: str, command: SagaCommand, definitions: Definitions) -> Decision:
     barred = command.saga if isinstance(command, CompensateSaga) else None
     if isinstance(command, CompensateSaga) and barred is not None and barred in definitions:
         # It is barred: what starts it may be under way already.
-        return (
-            SagaStarted(barred, NOT_BEGUN),
-            SagaFailed(command.code, command.reason, barred if definitions[barred].tells else None),
-        )
+        started = SagaStarted(barred, NOT_BEGUN, made_by=command.only_if_made_by)
+        run = Run(evolve(None, started, 0), definitions[barred], saga_id)
+        return (started, SagaFailed(command.code, command.reason, **run.told))
     return Rejection(Code.SAGA_NOT_FOUND, "no saga has this id")
 
 
@@ -117,7 +122,7 @@ def _not_now(saga: SagaState, what: str) -> Rejection:
 
 def _another(saga: SagaState, wanted: str | None) -> Rejection:
     """To an order whose part should have this id: it is somebody else's saga."""
-    other = " of another input" if saga.saga == wanted else ""
+    other = " of another maker or input" if saga.saga == wanted else ""
     message = (
         f"{saga.saga}{other} has this id, and not the {wanted} asked for, so it is not touched"
     )

@@ -79,6 +79,7 @@ def evolve(saga: SagaState | None, event: SagaEvent, at_ms: int) -> SagaState:
             at_ms,
             correlation_id=event.correlation_id,
             scope=event.scope,
+            made_by=event.made_by,
         )
     assert saga is not None, "every other event is one of a saga that was started"
     after = _After(saga, at_ms)

@@ -7,6 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from commands.aggregate import Command
 from commands.free_json import FreeJson
+from commands.ownership import Maker, OnlyMaker
 from commands.text import Text
 from schemas.ids import Id
 
@@ -45,6 +46,7 @@ class StartSaga(Command):
     correlation_id: Id | None = Field(
         default=None, description="Id of the conversation; the saga id if left out."
     )
+    made_by: Maker = None
 
 
 class RecordAnswer(Command):
@@ -67,6 +69,10 @@ class RecordAnswer(Command):
     )
     repeated: bool = Field(
         default=False, description="It was answered before; the events are not told again."
+    )
+    made_by: Id | None = Field(
+        default=None,
+        description="Of an answer of a part: whose part it is. Another's is not heard.",
     )
 
 
@@ -92,6 +98,7 @@ class CompensateSaga(Command):
     saga: Id | None = Field(
         default=None, description="Name of the saga; with it, one that has not begun is barred."
     )
+    only_if_made_by: OnlyMaker = None
 
 
 class ResolveSaga(Command):

@@ -28,6 +28,7 @@ from sagas.definition import (
 from sagas.evolve import evolve, step_of
 from sagas.messages import CompensateSaga, RecordAnswer, RetrySaga
 from sagas.tokens import Token, parse_token
+from schemas.ids import scoped_id
 from schemas.saga import (
     ACCEPTED,
     NOTHING_TO_DO,
@@ -72,9 +73,18 @@ class Run:
         self.saga = evolve(self.saga, event, 0)
 
     @property
-    def told(self) -> str | None:
-        """The saga's name, for events to which others react."""
-        return self.saga.saga if self._definition.tells else None
+    def _signature(self) -> str | None:
+        """What the saga signs with, or the one that it is a part of. None: an older release began it."""
+        if self._definition.part:
+            return self.saga.made_by
+        return scoped_id(self._id, self.saga.scope or "")
+
+    @property
+    def told(self) -> dict[str, str | None]:
+        """What its events say to those who react to them; nothing if nobody does."""
+        if not self._definition.tells:
+            return {}
+        return {"saga": self.saga.saga, "signature": self._signature}
 
     def _input(self) -> Any:
         return self._definition.input.model_validate_json(bytes(self.saga.input))
@@ -94,7 +104,7 @@ class Run:
         """The step at this position starts; behind the last one the saga is completed."""
         if position == len(self._definition.steps):
             given = self.saga.input if self._definition.tells else None
-            self.emit(SagaCompleted(self.told, given))
+            self.emit(SagaCompleted(input=given, **self.told))
             return
         step = self._definition.steps[position]
         count = step.external or len(step.commands(self._id, self._input()))
@@ -105,7 +115,8 @@ class Run:
 
     def answered(self, command: RecordAnswer, *, from_saga: bool) -> None:
         """An answer: noted if somebody waits for it, without effect if not. ``from_saga``: of another saga,
-        which only a step that others take waits for; another order may have a part of this id.
+        which only a step that others take waits for; another order may have a part of this id, and
+        anybody a saga under the id of a part of this one.
         """
         token = parse_token(command.token)
         step = step_of(self.saga, token.step) if token else None
@@ -117,6 +128,8 @@ class Run:
             return  # answered already; or the refusal for which it was put off comes again
         definition = self._definition.step(token.step)
         if from_saga != (definition.external > 0):
+            return
+        if from_saga and command.made_by != self._signature:
             return
         answer = Answer(
             command.type,
@@ -139,7 +152,7 @@ class Run:
             case Waiting():
                 return
             case Refused(code, message, undone=True):
-                self.emit(SagaStepFailed(step.name, code, message, token.number, self.told))
+                self.emit(SagaStepFailed(step.name, code, message, token.number, **self.told))
                 self.emit(SagaCompensationStarted(code, message))
                 self.emit(SagaStepCompensated(step.name, token.number, ACCEPTED))
                 self._undo_next()
@@ -172,7 +185,7 @@ class Run:
         )
 
     def _fail(self, name: str, code: str, message: str, number: int | None = None) -> None:
-        self.emit(SagaStepFailed(name, code, message, number, self.told))
+        self.emit(SagaStepFailed(name, code, message, number, **self.told))
         self._go_back(code, message)
 
     # Back.
@@ -180,7 +193,7 @@ class Run:
     def _go_back(self, code: str, message: str) -> None:
         """Undoes what was done, if anything was."""
         if self._next_to_undo() is None:
-            self.emit(SagaFailed(code, message, self.told))
+            self.emit(SagaFailed(code, message, **self.told))
             return
         self.emit(SagaCompensationStarted(code, message))
         self._undo_next()
@@ -204,14 +217,14 @@ class Run:
                 self._ask_again(step, 1, undoing=True)
             else:
                 timeout = undo.retry.timeout(1)
-                self.emit(SagaStepCompensationStarted(step.name, asked, timeout, self.told))
+                self.emit(SagaStepCompensationStarted(step.name, asked, timeout, **self.told))
             return
         left = tuple(s.name for s in self.saga.steps if s.status is StepStatus.NOT_COMPENSATED)
         if left:
             self.emit(SagaNeedsOperator(left))
         else:
             saga = self.saga
-            self.emit(SagaCompensated(saga.undone, saga.code, saga.message, self.told))
+            self.emit(SagaCompensated(saga.undone, saga.code, saga.message, **self.told))
 
     def _undo_answered(
         self, definition: Step, step: StepState, token: Token, answer: Answer
@@ -271,8 +284,8 @@ class Run:
     def _ask_again(self, step: StepState, attempt: int, undoing: bool) -> None:
         """For the ``attempt``-th time; others react to the undoing alone."""
         timeout = self._retry_of(step, undoing).timeout(attempt)
-        told = self.told if undoing else None
-        self.emit(SagaStepRetried(step.name, attempt, timeout, undoing, told))
+        told = self.told if undoing else {}
+        self.emit(SagaStepRetried(step.name, attempt, timeout, undoing, **told))
 
     def _why(self, step: StepState, answers: str, what: str) -> tuple[str, str]:
         """The refusal that stood in the way, or that time is up."""
@@ -297,5 +310,7 @@ class Run:
         self.emit(SagaCompensationOrdered(command.by, command.reason))
         running = self._running()
         if running is not None:
-            self.emit(SagaStepFailed(running.name, command.code, command.reason, None, self.told))
+            self.emit(
+                SagaStepFailed(running.name, command.code, command.reason, number=None, **self.told)
+            )
         self._go_back(command.code, command.reason)

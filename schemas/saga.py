@@ -12,7 +12,8 @@ The answers to what undoes a step are kept in the same way; a blank there is a c
 effect and needs no undoing. Strings, because an order of 500 lines is answered 500 times.
 
 Events to which others react (sagas/choreography.py) carry the saga's name, and its end the input:
-who reads them has nothing else.
+who reads them has nothing else. Their ``signature`` says which order they are about: the ``made_by`` of
+every part of it, so that another's saga under the id of a part is known for what it is.
 """
 
 from enum import StrEnum
@@ -32,13 +33,15 @@ NOT_ASKED: Final = " "
 class SagaStarted(msgspec.Struct, frozen=True, omit_defaults=True):
     """A saga of this name begins, with this input. ``correlation_id``: None is the saga id itself.
     ``scope`` stands in the ids of its commands and signs what it makes (schemas/ids.py); None: begun by
-    an older release, or barred before it began.
+    an older release, or barred before it began. ``made_by``: the signature of the saga that it is a part
+    of; None: of none.
     """
 
     saga: str
     input: msgspec.Raw
     correlation_id: str | None = None
     scope: str | None = None
+    made_by: str | None = None
 
 
 class SagaStepStarted(msgspec.Struct, frozen=True):
@@ -71,6 +74,7 @@ class SagaStepRetried(msgspec.Struct, frozen=True, omit_defaults=True):
     timeout_ms: Int64
     undo: bool = False
     saga: str | None = None
+    signature: str | None = None
 
 
 class SagaStepCompleted(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -89,6 +93,7 @@ class SagaStepFailed(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str
     number: Int64 | None = None
     saga: str | None = None
+    signature: str | None = None
 
 
 class SagaCompensationStarted(msgspec.Struct, frozen=True):
@@ -105,6 +110,7 @@ class SagaStepCompensationStarted(msgspec.Struct, frozen=True, omit_defaults=Tru
     asked: str
     timeout_ms: Int64
     saga: str | None = None
+    signature: str | None = None
 
 
 class SagaStepCompensated(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -128,6 +134,7 @@ class SagaCompleted(msgspec.Struct, frozen=True, omit_defaults=True):
 
     saga: str | None = None
     input: Any = None
+    signature: str | None = None
 
 
 class SagaFailed(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -136,6 +143,7 @@ class SagaFailed(msgspec.Struct, frozen=True, omit_defaults=True):
     code: str
     message: str
     saga: str | None = None
+    signature: str | None = None
 
 
 class SagaCompensated(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -145,6 +153,7 @@ class SagaCompensated(msgspec.Struct, frozen=True, omit_defaults=True):
     code: str | None = None
     message: str | None = None
     saga: str | None = None
+    signature: str | None = None
 
 
 class SagaNeedsOperator(msgspec.Struct, frozen=True):
@@ -173,6 +182,7 @@ class SagaResolved(msgspec.Struct, frozen=True, omit_defaults=True):
     by: str
     note: str
     saga: str | None = None
+    signature: str | None = None
 
 
 SagaEvent = (
@@ -256,7 +266,8 @@ class SagaState(msgspec.Struct, frozen=True, omit_defaults=True):
     """The whole saga after an event. ``code`` and ``message``: why it was not completed.
 
     ``wakes_at_ms``: when it goes on if nothing comes before; None: it waits for nothing. ``timer``
-    counts these appointments, so that an old one is recognised. ``scope``: as in ``SagaStarted``.
+    counts these appointments, so that an old one is recognised. ``scope`` and ``made_by``: as in
+    ``SagaStarted``.
     """
 
     saga: str
@@ -273,6 +284,7 @@ class SagaState(msgspec.Struct, frozen=True, omit_defaults=True):
     undone: tuple[str, ...] = ()
     resolved_by: str | None = None
     scope: str | None = None
+    made_by: str | None = None
 
 
 class SagaEnd(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -136,9 +136,10 @@ class Makers:
 def _makers(order_id: str, sagas: Mapping[str, Any]) -> Makers:
     if sagas[order_id].scope is None:
         return Makers(None)
-    mine = (order_id, *(f"{order_id}{part.suffix}" for part in PARTS))
-    scopes = {saga_id: sagas[saga_id].scope for saga_id in mine if saga_id in sagas}
-    return Makers(frozenset(scoped_id(one, scope) for one, scope in scopes.items() if scope))
+    own = scoped_id(order_id, sagas[order_id].scope)
+    parts = (f"{order_id}{part.suffix}" for part in PARTS)
+    scopes = {one: sagas[one].scope for one in parts if one in sagas and sagas[one].made_by == own}
+    return Makers(frozenset({own, *(scoped_id(*of) for of in scopes.items() if of[1])}))
 
 
 def ended_orders(sagas: Mapping[str, Any]) -> list[str]:

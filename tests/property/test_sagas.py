@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import event, given, seed, settings
 
+from sagas.choreography import PARTS, Part
 from sagas.create_order import PROCESS_PAYMENT, Coordination
 from sagas.tokens import parse_token
 from schemas.inventory import StockLevel
@@ -161,7 +162,7 @@ class Shop:
         """Somebody else uses an order's id, or that of a part of it, for something of their own."""
         line = {"sku": "A", "quantity": 1, "unit_price": 1}
         theirs: Any = {"user_id": "ada", "currency": "GBP", "lines": [line]}
-        match which % 6:
+        match which % 9:
             case 0:
                 self.world.send(command(order_id, "CreateOrder", **theirs, confirm=True))
             case 1:
@@ -170,12 +171,22 @@ class Shop:
             case 2:
                 paid: Any = {"order_id": order_id, "amount": 5, "currency": "GBP"}
                 self.world.send(command(order_id, "RequestPayment", **paid))
-            case part:
+            case part if part < 6:
                 # The same order each time, so that its client repeats it and reuses no id.
                 kind = COORDINATIONS[part % 2]
-                suffix = (":user", ":inventory", ":payment")[part - 3]
+                suffix = PARTS[part - 3].suffix
                 paying = {"payment_token": "tok_approve", "coordination": kind}
                 self.world.place(f"{order_id}{suffix}", **theirs, **paying)
+            case part:
+                self._begin_part(order_id, PARTS[part - 6], {**theirs, "payment_token": "tok_ok"})
+
+    def _begin_part(self, order_id: str, part: Part, theirs: dict[str, Any]) -> None:
+        """Somebody begins a part of an order by themselves: of their own order, or of this one's input."""
+        placed = self.sagas().get(order_id)
+        given = [msgspec.json.decode(placed.input)] if placed is not None else []
+        begin = [{"saga": part.saga, "input": each} for each in (theirs, *given)]
+        for each in begin:
+            self.world.send(command(f"{order_id}{part.suffix}", "StartSaga", **each))
 
     def _steal(self, order_id: str, which: int) -> None:
         """Somebody else gives a command of theirs an id that the pipeline might have derived."""

@@ -16,7 +16,7 @@ from runtime.topic_admin import topics_of
 from sagas import AGGREGATES
 from schemas.partitioner import partition_for
 from schemas.records import Outcome, decode_outcome
-from tests.support.oracle import check_decisions
+from tests.support.oracle import check_decisions, drawn_scopes
 from tests.support.topics import Record, read_topics
 from verification import laws
 from verification.folding import Fold, States, newest_states
@@ -43,10 +43,11 @@ def check_log(settings: Settings) -> LogReading:
     log = read_topics(settings, names)
     for aggregate in AGGREGATES:
         _check_outcomes(log[topics.outcomes(aggregate.name)], aggregate, outcomes)
-        check_decisions(log[topics.commands(aggregate.name)], aggregate, outcomes)
+        history = log[topics.history(aggregate.name)]
+        scopes = drawn_scopes(history)
+        check_decisions(log[topics.commands(aggregate.name)], aggregate, outcomes, scopes)
         events = log[topics.events(aggregate.name)]
         newest = newest_states(aggregate, ((record.key, record.value) for record in events))
-        history = log[topics.history(aggregate.name)]
         _check_history(history, settings.partitions, Fold(aggregate, newest), aggregate, outcomes)
         states[aggregate.name] = newest
     for sku, (_, level) in states["inventory"].roots.items():

@@ -11,8 +11,9 @@ import msgspec
 
 from commands import parking
 from commands.aggregate import Aggregate, Command, Decision, Loaded, version_conflict
-from schemas.records import CommandRecord, Outcome, decode_command
+from schemas.records import CommandRecord, Outcome, decode_command, decode_event
 from schemas.rejections import Code, Rejection
+from schemas.saga import SagaStarted
 from tests.support.topics import Record
 
 OF_THE_EDGE = frozenset(
@@ -34,9 +35,30 @@ ORDERS = frozenset(order.__name__ for order in parking.ORDERS)
 Outcomes = Mapping[tuple[str, str, str], Outcome]
 
 
-def check_decisions(commands: list[Record], aggregate: Aggregate, outcomes: Outcomes) -> None:
+class _Drawn(msgspec.Struct):
+    """What the processor drew when a saga began: no function of the log says it, and later decisions do
+    depend on it.
+    """
+
+    scope: str | None = None
+
+
+def drawn_scopes(history: list[Record]) -> dict[str, str]:
+    """Return saga id → the scope that stands in the event with which it began."""
+    scopes: dict[str, str] = {}
+    for record in history:
+        event = decode_event(record.value or b"")
+        if event.type == SagaStarted.__name__:
+            scope = msgspec.json.decode(event.data, type=_Drawn).scope
+            scopes[(record.key or b"").decode()] = scope or ""
+    return scopes
+
+
+def check_decisions(
+    commands: list[Record], aggregate: Aggregate, outcomes: Outcomes, scopes: Mapping[str, str]
+) -> None:
     """Asserts that each outcome is what the domain says to its command. ``commands``: by partition
-    and offset.
+    and offset. ``scopes``: aggregate id → what the processor drew.
     """
     models = {model.__name__: model for model in aggregate.commands}
     states: dict[str, tuple[int, Loaded]] = {}
@@ -55,7 +77,8 @@ def check_decisions(commands: list[Record], aggregate: Aggregate, outcomes: Outc
             continue
         command = models[envelope.type].model_validate_json(bytes(envelope.data))
         version, loaded = states.get(key, (0, Loaded()))
-        known = Loaded(loaded.root, loaded.parts, outcome.aggregate_id)
+        scope = scopes.get(key, "")
+        known = Loaded(loaded.root, loaded.parts, outcome.aggregate_id, scope)
         decision = _decide(aggregate, known, command, version, envelope.expected_version)
         if isinstance(decision, Rejection):
             expected: tuple[bool, int, Code | None] = (False, version, decision.code)
@@ -79,7 +102,7 @@ def _decide(
     if expected is not None and expected != version:
         return version_conflict(aggregate.name, expected, version)
     parts = {part: loaded.parts.get(part) for part in aggregate.parts_of(command)}
-    return aggregate.decide(Loaded(loaded.root, parts, loaded.id), command)
+    return aggregate.decide(Loaded(loaded.root, parts, loaded.id, loaded.scope), command)
 
 
 def _envelope(record: Record) -> CommandRecord | None:

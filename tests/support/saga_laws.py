@@ -14,9 +14,9 @@ from orderflow.memory_pipeline import SCOPE
 from payments.ledger import Entry
 from runtime.records import OutgoingRecord
 from sagas import AGGREGATES
-from sagas.choreography import ORDER_CREATE
+from sagas.choreography import ORDER_CREATE, PARTS
 from sagas.create_order import REASON
-from schemas.ids import is_part_key
+from schemas.ids import is_part_key, scoped_id
 from schemas.inventory import Reservation, StockLevel
 from schemas.order import OrderState, OrderStatus
 from schemas.payment import PaymentState
@@ -79,18 +79,20 @@ def _check_stock(world: World, orders: dict[str, OrderState]) -> None:
     for order_id, order in orders.items():
         for line in order.lines:
             needed[line.sku][order_id] += line.quantity
+    others = strangers(world)
     held: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for key, value in world.stores["inventory"].states.data.items():
         sku, _, order_id = key.decode().partition("/")
-        if order_id and (one := _state(decode_event(value), Reservation)).made_by is not None:
+        if order_id and (one := _state(decode_event(value), Reservation)).made_by not in others:
             held[sku][order_id] = one.quantity
     assert held == needed
 
 
 def _check_money(world: World, orders: dict[str, OrderState]) -> None:
     """What the gateway has, and what the books say it has, is what the orders cost."""
-    payments = world.states("payment", PaymentState)
-    payments = {key: payment for key, payment in payments.items() if payment.made_by is not None}
+    payments, others = world.states("payment", PaymentState), strangers(world)
+    theirs = {key for key, payment in payments.items() if payment.made_by in others}
+    payments = {key: payment for key, payment in payments.items() if key not in theirs}
     owed = {key: order.total for key, order in orders.items() if order.total}
     book = world.gateway.ledger.book()
     for movements in (book.charges, book.refunds):
@@ -100,13 +102,24 @@ def _check_money(world: World, orders: dict[str, OrderState]) -> None:
         taken[payment_of(entry)] += entry.amount
     for entry in book.refunds:
         taken[payment_of(entry)] -= entry.amount
+    taken = Counter({key: amount for key, amount in taken.items() if key not in theirs})
     assert {key: amount for key, amount in taken.items() if amount} == owed
     kept = {key: payment.captured - payment.refunded for key, payment in payments.items()}
     assert {key: amount for key, amount in kept.items() if amount} == owed
 
 
+def strangers(world: World) -> set[str | None]:
+    """Who makes what no order has to answer for: people, and the parts that they have begun themselves."""
+    names = {part.saga for part in PARTS}
+    sagas = world.states(SAGA, SagaState).items()
+    theirs = {key: saga for key, saga in sagas if saga.saga in names and saga.made_by is None}
+    return {None, *(scoped_id(key, saga.scope or "") for key, saga in theirs.items())}
+
+
 def check_strangers(world: World) -> None:
-    """What no saga has made is as its maker left it, and no order takes back what is no part of it."""
+    """What no saga has made is as its maker left it, and an order takes back its own parts alone, and is
+    completed by no others.
+    """
     for order in world.states("order", OrderState).values():
         assert order.made_by is not None or order.status is OrderStatus.CONFIRMED
     opened: Counter[str] = Counter()
@@ -117,14 +130,26 @@ def check_strangers(world: World) -> None:
         if is_part_key(key.decode()):
             opened["there"] += _state(decode_event(value), Reservation).made_by is None
     assert opened["made"] == opened["there"]
-    strangers = {key for key, p in world.states("payment", PaymentState).items() if not p.made_by}
+    unsigned = {key for key, p in world.states("payment", PaymentState).items() if not p.made_by}
     for key, event in _events(world, TOPICS.history("payment")):
-        if key.decode() in strangers and event.type == "PaymentRefundRequested":
+        if key.decode() in unsigned and event.type == "PaymentRefundRequested":
             assert msgspec.json.decode(event.data)["reason"] != REASON
     sagas = world.states(SAGA, SagaState)
+    whole = {key: saga for key, saga in sagas.items() if saga.saga in laws.PLACING}
+    own = {
+        f"{key}{part.suffix}": scoped_id(key, saga.scope or "")
+        for key, saga in whole.items()
+        for part in PARTS
+    }
     for key, event in _events(world, TOPICS.history(SAGA)):
-        if sagas[key.decode()].saga in laws.PLACING and event.type == "SagaCompensationOrdered":
-            assert msgspec.json.decode(event.data)["by"] != ORDER_CREATE
+        if event.type == "SagaCompensationOrdered":
+            by_order = msgspec.json.decode(event.data)["by"] == ORDER_CREATE
+            part = key.decode()
+            assert not by_order or (part not in whole and sagas[part].made_by == own[part])
+    for order_id, saga in whole.items():
+        if saga.saga == ORDER_CREATE and saga.status is SagaStatus.COMPLETED:
+            for part in (f"{order_id}{each.suffix}" for each in PARTS):
+                assert sagas[part].made_by == own[part]
 
 
 def payment_of(entry: Entry) -> str:

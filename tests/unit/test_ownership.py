@@ -10,13 +10,15 @@ import pytest
 from commands.payment import RequestPayment
 from orderflow.memory_pipeline import SCOPE
 from sagas import react
+from sagas.choreography import PARTS, PATIENCE, Part
 from sagas.evolve import evolve
 from schemas.order import OrderState, OrderStatus
 from schemas.payment import PaymentState, PaymentStatus
 from schemas.records import encode
-from schemas.saga import SagaStarted, SagaState, SagaStatus, SagaStepStarted
+from schemas.saga import SagaStarted, SagaState, SagaStatus, SagaStepStarted, StepStatus
+from schemas.topics import SAGA
 from tests.support.commanding import command
-from tests.support.saga_laws import check_laws
+from tests.support.saga_laws import check_laws, drifts
 from tests.support.saga_stories import drain, order, settle, shop
 from tests.support.sagas import COORDINATIONS
 from tests.support.world import TOPICS, World
@@ -99,24 +101,89 @@ def test_an_order_whose_parts_id_is_a_strangers_order_fails_and_leaves_it_alone(
     check_laws(world)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "name"),
-    [
-        (":user", "user.validate"),
-        (":inventory", "inventory.reserve"),
-        (":payment", "payment.process"),
-    ],
+def begin_part(world: World, part: Part, **theirs: Any) -> None:
+    """A stranger begins a part of `o-1`, without its signature."""
+    world.send(command(f"o-1{part.suffix}", "StartSaga", saga=part.saga, input=theirs))
+
+
+each_part = pytest.mark.parametrize("part", PARTS, ids=[part.saga for part in PARTS])
+its_input = pytest.mark.parametrize(
+    "theirs", [order(C=2), order()], ids=["other input", "the same input"]
 )
+
+
+@each_part
+@its_input
 def test_a_strangers_part_of_the_same_kind_is_left_alone_and_the_order_hears_at_once(
-    suffix: str, name: str
+    part: Part, theirs: dict[str, Any]
 ) -> None:
     world = shop()
-    theirs = {key: value for key, value in order(C=2).items() if key != "coordination"}
-    world.send(command(f"o-1{suffix}", "StartSaga", saga=name, input=theirs))
+    begin_part(world, part, **theirs)
     drain(world)
-    assert world.saga(f"o-1{suffix}").status is SagaStatus.COMPLETED
-    place_where_a_stranger_is(world, suffix)
+    assert world.saga(f"o-1{part.suffix}").status is SagaStatus.COMPLETED
+    place_where_a_stranger_is(world, part.suffix)
     assert not world.gateway.ledger.book().refunds
+    check_laws(world)
+
+
+@each_part
+@its_input
+def test_a_strangers_part_is_left_alone_by_an_order_that_heard_nothing_of_it_in_time(
+    part: Part, theirs: dict[str, Any]
+) -> None:
+    world, its_id = shop(), f"o-1{part.suffix}"
+    begin_part(world, part, **theirs)
+    drain(world)
+    world.place("o-1", **order(), coordination="choreography")
+    while busy := [item for item in world.busy() if item != ("deliver", (SAGA, its_id.encode()))]:
+        world.do(*busy[0])
+    world.tick(PATIENCE.timeout_ms)
+    drain(world)
+    assert world.saga("o-1").code == "timed_out"
+    assert world.saga(its_id).status is SagaStatus.COMPLETED
+    assert "SagaCompensationOrdered" not in world.history(SAGA, its_id)
+    check_laws(world)
+
+
+@each_part
+def test_an_order_that_waits_for_its_part_does_not_go_on_with_a_strangers(part: Part) -> None:
+    world = shop()
+    world.place("o-1", **order("tok_down"), coordination="choreography")
+    its_id = f"o-1{part.suffix}"
+    while (SAGA, its_id.encode()) not in world.queues:
+        world.do(*world.busy()[0])
+    ours = world.queues[SAGA, its_id.encode()].popleft()
+    begin_part(world, part, **order())
+    settle(world)
+    assert world.saga(its_id).status is SagaStatus.COMPLETED
+    assert world.saga("o-1").steps[-1].status is StepStatus.RUNNING
+    world.queues[SAGA, its_id.encode()].append(ours)
+    settle(world)
+    assert world.saga("o-1").code == "saga_already_exists"
+    drain(world)
+    check_laws(world)
+
+
+@each_part
+def test_a_strangers_start_of_a_part_that_is_there_keeps_nobody_from_an_order(part: Part) -> None:
+    world = shop()
+    world.place("o-1", **order(), coordination="choreography")
+    while f"o-1{part.suffix}" not in world.states(SAGA, SagaState):
+        world.do(*world.busy()[0])
+    begin_part(world, part, **order(C=2))
+    begin_part(world, part, **order())
+    drain(world)
+    assert world.saga("o-1").status is SagaStatus.COMPLETED
+    check_laws(world)
+
+
+def test_verification_holds_a_strangers_part_against_no_order() -> None:
+    world = shop()
+    begin_part(world, PARTS[-1], **order(C=2))
+    drain(world)
+    place_where_a_stranger_is(world, PARTS[-1].suffix)
+    assert world.states("payment", PaymentState)["o-1"].captured == 200
+    assert drifts(world) == []
 
 
 @pytest.mark.parametrize("steal_timer", [True, False])
