@@ -25,7 +25,7 @@ from eventstore.index import Entries, IndexKeys, Place, worker_key
 from eventstore.progress import OnProgress, Watch
 from readmodels import refusals
 from readmodels.steps import drive
-from runtime import kafka
+from runtime import kafka, watchdog
 from runtime.condition import Condition
 from runtime.records import IncomingRecord, incoming
 from runtime.redis import is_cluster, new_line, pooled
@@ -173,6 +173,7 @@ class Indexer:
         assigned, beat_at = False, 0.0
         topics_watch, redis = TopicWatch(self._settings, self._ids), Condition("Redis")
         while not stopping.is_set():
+            watchdog.beat()
             topics_watch.look()
             try:
                 if not assigned:
@@ -290,6 +291,7 @@ class Indexer:
         """Write what Redis takes of these records; the one that it refuses is left out, and logged."""
         waiting = deque([records])
         while waiting:
+            watchdog.beat()  # one batch may be thousands of questions
             some = waiting.popleft()
             try:
                 drive(self._line, index.add(self._entries(some)))

@@ -17,6 +17,7 @@ from runtime.redis import is_cluster, new_line
 from runtime.role import EXIT_OK, EXIT_REFUSED, begin_role
 from runtime.settings import Settings
 from runtime.topic_admin import TopicsUnfit
+from runtime.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def run_indexer(settings: Settings, *, rebuild: bool = False) -> int:
     try:
         if rebuild:
             remove_index(settings)
-        with closing(Indexer(settings)) as indexer:
+        with Watchdog("indexer"), closing(Indexer(settings)) as indexer:
             indexer.run(stopping)
     except (KafkaException, KafkaNotConfigured, RedisError, TopicsUnfit) as refusal:
         logger.error("%s", refusal)

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from readmodels import preflight
 from readmodels.views import View, named
+from runtime import watchdog
 from runtime.kafka import KafkaNotConfigured
 from runtime.redis import RedisNotConfigured
 from runtime.role import EXIT_OK, EXIT_REFUSED, begin_role
@@ -40,7 +41,8 @@ def run_projector(settings: Settings, views: Sequence[str] | None = None) -> int
     """
     _log(settings)
     try:
-        return asyncio.run(_run(settings, named(views)))
+        with watchdog.Watchdog("projector"):
+            return asyncio.run(watchdog.beating(_run(settings, named(views))))
     except (
         KafkaException,
         KafkaNotConfigured,

@@ -114,8 +114,9 @@ class Follower:
                 on_revoke=self._on_revoke,
                 on_lost=self._on_lost,
             )
-            while not stopping.is_set():
-                await self._turn(fates)
+            with watchdog.watched(self._name):
+                while not stopping.is_set():
+                    await self._turn(fates)
             await self._work.settle(self._owned)
             await self._commit()
         finally:
@@ -124,7 +125,7 @@ class Follower:
             self._thread.shutdown()
 
     async def _turn(self, fates: Sequence[asyncio.Future[None]]) -> None:
-        watchdog.beat()
+        watchdog.beat(self._name)
         self._set_pace()
         for message in await self._in_thread(self._consume):
             if kafka.is_record(message):

@@ -127,7 +127,7 @@ class History:
         settings = self._tools.settings
         group = f"{settings.topic_prefix}.webhook-deliveries"
         return Follower(
-            "webhooks",
+            "webhooks-history",
             kafka.group_consumer(settings, group),
             sorted(self._topics),
             self,

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
-from runtime import kafka
+from runtime import kafka, watchdog
 from runtime.settings import Settings
 from runtime.topic_admin import topics_of
 from schemas.ids import MAX_ID_LENGTH, is_id
@@ -22,6 +22,9 @@ from schemas.upcasting import StateReader
 from schemas.webhook import WebhookState
 
 logger = logging.getLogger(__name__)
+
+REGISTRY: Final = "webhooks-registry"
+"""Name of its thread, and of its loop for the watchdog."""
 
 AT_ONCE: Final = 500
 POLL_S: Final = 0.1
@@ -92,13 +95,15 @@ class Registry:
     async def run(self, stopping: asyncio.Event) -> None:
         """Until stopped. Raises KafkaException."""
         loop = asyncio.get_running_loop()
-        thread = ThreadPoolExecutor(1, "webhooks-registry")
+        thread = ThreadPoolExecutor(1, REGISTRY)
         consumer = await loop.run_in_executor(thread, self._open)
         try:
-            while not stopping.is_set():
-                poll = loop.run_in_executor(thread, kafka.what_came, consumer, AT_ONCE, POLL_S)
-                # Shielded: what goes on in the thread while nobody waits would race with the closing.
-                await self._take(await asyncio.shield(poll))
+            with watchdog.watched(REGISTRY):
+                while not stopping.is_set():
+                    watchdog.beat(REGISTRY)
+                    poll = loop.run_in_executor(thread, kafka.what_came, consumer, AT_ONCE, POLL_S)
+                    # Shielded: what goes on in the thread while nobody waits would race with the closing.
+                    await self._take(await asyncio.shield(poll))
         finally:
             await asyncio.shield(loop.run_in_executor(thread, consumer.close))
             thread.shutdown()

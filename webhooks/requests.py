@@ -80,7 +80,7 @@ class Requests(Lanes[_Request]):
         """Reads the requests."""
         settings = self._tools.settings
         return Follower(
-            STAGE,
+            "webhooks-requests",
             kafka.repeating_consumer(settings, group_id(settings)),
             [self._topics.history(WEBHOOK)],
             self,

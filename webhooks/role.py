@@ -17,6 +17,7 @@ from runtime.kafka import KafkaNotConfigured
 from runtime.role import EXIT_OK, EXIT_REFUSED, begin_role
 from runtime.settings import Settings, networks
 from runtime.topic_admin import TopicsUnfit, topics_of
+from runtime.watchdog import Watchdog
 from schemas.topics import AGGREGATES
 from schemas.webhook import WebhookStatus
 from webhooks.catching_up import CatchingUp
@@ -36,7 +37,8 @@ def run_webhooks(settings: Settings) -> int:
     """Runs until SIGTERM or SIGINT and returns the exit code. Call it from the main thread."""
     begin_role(settings)
     try:
-        asyncio.run(_run(settings))
+        with Watchdog("webhooks"):
+            asyncio.run(_run(settings))
     except (KafkaException, KafkaNotConfigured, TopicsUnfit) as refusal:
         logger.error("%s", refusal)
         return EXIT_REFUSED

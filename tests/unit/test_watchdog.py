@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from processors import transaction
 from processors.transaction import Calls, PendingCommit, TransactionalWriter, TransactionFailed
+from runtime import watchdog
 from runtime.worker import Worker
 
 HANGS = """
@@ -36,6 +38,35 @@ def test_a_process_whose_main_loop_hangs_ends_and_says_where() -> None:
     assert "alive" in done.stdout
     assert "tester hangs" in done.stderr
     assert "threading.py" in done.stderr
+
+
+ONE_OF_TWO_HANGS = """
+import logging
+logging.basicConfig()
+from runtime import watchdog
+with watchdog.Watchdog("tester", hangs_after_s=1.5), watchdog.watched("first"):
+    with watchdog.watched("gone"):
+        pass
+    with watchdog.watched("second"):
+        while True:
+            time.sleep(0.1)
+            watchdog.beat("first")
+"""
+
+
+def test_a_loop_that_hangs_is_not_covered_by_another_on_its_thread() -> None:
+    script = f"import time\n{ONE_OF_TWO_HANGS}"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "tester hangs: its second has made no turn" in done.stderr
+
+
+def test_what_beats_where_nobody_watches_does_nothing() -> None:
+    with watchdog.watched("loop"):
+        watchdog.beat("loop")
+    assert asyncio.run(watchdog.beating(asyncio.sleep(0, "done"))) == "done"
 
 
 def test_a_worker_runs_calls_in_order_and_gives_what_they_return_or_raise() -> None:
