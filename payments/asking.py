@@ -50,6 +50,13 @@ class Work(msgspec.Struct, frozen=True):
     event_id: str
     task: Task
 
+    @property
+    def named(self) -> bool:
+        """Return whether commands name the charge. Not where a processor of an older release wrote the event:
+        it may still run, and would refuse a field that it does not know.
+        """
+        return self.task.key.encode() != self.source.key
+
 
 def read(source: IncomingRecord) -> Work | None:
     """None where there is nothing to ask. Raises Unreadable."""
@@ -98,7 +105,7 @@ class Asker:
     async def carry_out(self, work: Work, superseded: asyncio.Event) -> None:
         """``superseded``: the payment's refund waits behind this; a charge is not tried again then."""
         try:
-            followups = await self._ask_until_known(work.task, superseded)
+            followups = await self._ask_until_known(work, superseded)
         except (KeyReused, RequestRefused) as error:
             logger.error("payment %s: %s", work.task.key, error)
             await self._sender.dead_letter(work.source, error.code, error)
@@ -119,28 +126,29 @@ class Asker:
         logger.error("%s-%d at %d: %s", source.topic, source.partition, source.offset, error)
         await self._sender.dead_letter(source, error.code, error)
 
-    async def _ask_until_known(self, task: Task, superseded: asyncio.Event) -> tuple[Followup, ...]:
+    async def _ask_until_known(self, work: Work, superseded: asyncio.Event) -> tuple[Followup, ...]:
         for tries, pause in enumerate(pauses(self._chance), 1):
             # The refund bars the key, so whatever became of this charge it finds out and undoes.
             if superseded.is_set():
                 return ()
             try:
                 async with self._calls:
-                    return await self._ask(task)
+                    return await self._ask(work)
             except GatewayUnavailable as fault:
                 if tries % TELL_EVERY == 0:
-                    logger.warning("payment %s, try %d: %s", task.key, tries, fault)
+                    logger.warning("payment %s, try %d: %s", work.task.key, tries, fault)
             await _pause(pause, superseded)
         raise AssertionError("pauses never end")
 
-    async def _ask(self, task: Task) -> tuple[Followup, ...]:
-        match task:
-            case Charge():
-                return after_charge(task, await self._gateway.charge(task))
-            case Refund():
-                return after_refund(task, await self._gateway.refund(task.key))
+    async def _ask(self, work: Work) -> tuple[Followup, ...]:
+        match work.task:
+            case Charge() as charge:
+                return after_charge(charge, await self._gateway.charge(charge), named=work.named)
+            case Refund() as refund:
+                answer = await self._gateway.refund(refund.key)
+                return after_refund(refund, answer, named=work.named)
             case _:
-                assert_never(task)
+                assert_never(work.task)
 
 
 async def _pause(seconds: float, superseded: asyncio.Event) -> None:

@@ -63,24 +63,30 @@ class Followup(msgspec.Struct, frozen=True):
     answers: bool = True
 
 
-def after_charge(charge: Charge, answer: Charged | Declined) -> tuple[Followup, ...]:
-    """The payment is captured or has failed."""
+def after_charge(
+    charge: Charge, answer: Charged | Declined, *, named: bool = True
+) -> tuple[Followup, ...]:
+    """The payment is captured or has failed. ``named``: a capture names its charge."""
     match answer:
         case Charged(amount, reference):
-            return (Followup(_capture(charge.key, "capture", amount, reference)),)
+            captured = _captured(charge.key, amount, reference, named=named)
+            return (Followup(_command(charge.key, "capture", "CapturePayment", captured)),)
         case Declined(reason):
             data = {"reason": _text(reason) or "declined"}
             return (Followup(_command(charge.key, "decline", "FailPayment", data)),)
 
 
-def after_refund(refund: Refund, answer: Refunded) -> tuple[Followup, ...]:
-    """The capture, in case the charge's own was never sent, then the refund; or the payment has failed."""
+def after_refund(refund: Refund, answer: Refunded, *, named: bool = True) -> tuple[Followup, ...]:
+    """The capture, in case the charge's own was never sent, then the refund; or the payment has failed.
+    ``named``: as in ``after_charge``.
+    """
     if not refund.booked:
         return ()
     if answer.amount == 0:
         data = {"reason": _text(refund.reason) or "refunded"}
         return (Followup(_command(refund.key, f"cancel.{refund.version}", "FailPayment", data)),)
-    capture = _capture(refund.key, f"capture.{refund.version}", answer.amount, answer.reference)
+    captured = _captured(refund.key, answer.amount, answer.reference, named=named)
+    capture = _command(refund.key, f"capture.{refund.version}", "CapturePayment", captured)
     back = {"amount": answer.amount, "reason": _text(refund.reason)}
     return (
         Followup(capture, answers=False),
@@ -88,9 +94,9 @@ def after_refund(refund: Refund, answer: Refunded) -> tuple[Followup, ...]:
     )
 
 
-def _capture(key: str, name: str, amount: int, reference: str | None) -> CommandRecord:
-    data = {"amount": amount, "reference": _text(reference or ""), "charge": key}
-    return _command(key, name, "CapturePayment", data)
+def _captured(key: str, amount: int, reference: str | None, *, named: bool) -> dict[str, Any]:
+    data: dict[str, Any] = {"amount": amount, "reference": _text(reference or "")}
+    return data | {"charge": key} if named else data
 
 
 def _command(key: str, name: str, kind: str, data: dict[str, Any]) -> CommandRecord:

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from processors.isolation import Isolation
 from processors.loop import IDLE_POLL_S
-from processors.outbox import command_record
+from processors.outbox import command_record, data_of
 from processors.slot import Slot
 from processors.transaction import TransactionalWriter, TransactionFailed
 from runtime import kafka, topic_admin, watchdog
@@ -70,7 +70,7 @@ def _command(
         kind=type(command),
         # With the saga's id: that of an event is unique within its saga only.
         command_id=derived_id("reaction", saga_id, event.id, str(number)),
-        data=command.__pydantic_serializer__.to_json(command),
+        data=data_of(command),
         marks=headers.following(event.id, record.headers),
     )
 

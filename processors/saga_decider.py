@@ -15,7 +15,7 @@ import msgspec
 from commands.aggregate import Aggregate, Event
 from processors.decider import Decider
 from processors.holding import NOT_ITS_FAULT
-from processors.outbox import Occurrence, command_record
+from processors.outbox import Occurrence, command_record, data_of
 from processors.state_store import State
 from processors.unit_of_work import Case, Draft, Known, Step
 from runtime.records import Headers, OutgoingRecord
@@ -195,7 +195,7 @@ class SagaDecider(Decider):
             send.aggregate_id,
             kind=type(send.command),
             command_id=follow_up.command_id,
-            data=send.command.__pydantic_serializer__.to_json(send.command),
+            data=data_of(send.command),
             marks=marks,
         )
 
@@ -243,7 +243,7 @@ class SagaDecider(Decider):
                 each.saga_id,
                 kind=type(each.command),
                 command_id=derived_id("refused", request.aggregate_id, request.command_id, str(n)),
-                data=each.command.__pydantic_serializer__.to_json(each.command),
+                data=data_of(each.command),
                 marks=marks,
             )
             for n, each in enumerate(

@@ -31,7 +31,8 @@ from schemas.payment import (
     PaymentRefundRequested,
     PaymentRequested,
 )
-from schemas.records import EventRecord, encode
+from schemas.records import CommandRecord, EventRecord, encode
+from tests.support.first_release import check_first_release_takes
 
 CHARGE = Charge("p-1", 1_000, "EUR", "tok_approve")
 REFUND = Refund("p-1", "late", 1)
@@ -239,6 +240,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.commands: list[str] = []
+        self.records: list[CommandRecord] = []
         self.letters: list[str] = []
         self.open = asyncio.Event()
         self.open.set()
@@ -247,6 +249,7 @@ class Recorder:
         del event_id, source
         await self.open.wait()
         self.commands.append(followup.command.command_id)
+        self.records.append(followup.command)
 
     async def dead_letter(self, source: IncomingRecord, code: str, cause: Exception) -> None:
         del source, cause
@@ -306,6 +309,31 @@ async def test_a_refund_follows_its_charge_in_order() -> None:
     await bench.until_ended()
     assert bench.sender.commands == ["p-1.capture", "p-1.capture.1", "p-1.refund.1"]
     assert bench.lanes.due() == {PLACE: 2}
+
+
+@in_a_loop
+async def test_of_a_payment_that_the_first_release_began_its_processors_take_every_command() -> (
+    None
+):
+    bench = Bench()
+    bench.happens("p-1", requested("tok_approve"))
+    bench.happens("p-2", requested("tok_decline"))
+    await bench.until_ended()
+    bench.happens("p-1", PaymentRefundRequested("late", "tok_approve"))
+    await bench.until_ended()
+    for command in bench.sender.records:
+        check_first_release_takes("payment", command)
+    taken = {command.type for command in bench.sender.records}
+    assert taken == {"CapturePayment", "FailPayment", "RefundPayment"}
+
+
+@in_a_loop
+async def test_a_capture_names_its_charge_where_the_gateways_key_is_the_payments_own() -> None:
+    bench = Bench()
+    bench.happens("p-1", PaymentRequested("o-1", 1_000, "EUR", "tok_approve", None, "p-1.5c0pe"))
+    await bench.until_ended()
+    (capture,) = bench.sender.records
+    assert json.loads(bytes(capture.data))["charge"] == "p-1.5c0pe"
 
 
 @in_a_loop
