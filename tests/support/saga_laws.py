@@ -54,6 +54,11 @@ def cut_of(world: World) -> dict[str, States]:
 def drifts(world: World, cut: Mapping[str, States] | None = None) -> list[Drift]:
     """What verification says: states against histories, and against each other."""
     states = cut or cut_of(world)
+    return [*drifts_of_states(world, states), *laws.all_laws(states)[1]]
+
+
+def drifts_of_states(world: World, states: Mapping[str, States]) -> list[Drift]:
+    """What verification says of states against their histories alone."""
     found: list[Drift] = []
     for aggregate in AGGREGATES:
         fold = Fold(aggregate, states[aggregate.name])
@@ -61,7 +66,7 @@ def drifts(world: World, cut: Mapping[str, States] | None = None) -> list[Drift]
             if record.topic == TOPICS.history(aggregate.name):
                 fold.add(record.key, record.value)
         found += fold.finish()
-    return [*found, *laws.all_laws(states)[1]]
+    return found
 
 
 def _confirmed(world: World) -> dict[str, OrderState]:

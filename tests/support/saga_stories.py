@@ -15,9 +15,9 @@ PATIENCE_MS: Final = 3_600_000
 STEPS: Final = 20_000
 
 
-def shop(stock: int = 10) -> World:
-    """A user `ada` and SKUs A, B and C with so many pieces each."""
-    world = World()
+def shop(stock: int = 10, world: World | None = None) -> World:
+    """A user `ada` and SKUs A, B and C with so many pieces each; in this world, or a new one."""
+    world = World() if world is None else world
     world.send(command("ada", "RegisterUser", name="Ada"))
     for sku in ("A", "B", "C"):
         world.send(command(sku, "RegisterItem", description="item", opening_stock=stock))
