@@ -193,7 +193,8 @@ def test_what_changes_while_all_rows_are_read_is_not_lost(
     first = poller.round("stock")
     assert isinstance(first, Moved)
     assert (first.passed, first.more) == ("first", True)
-    assert first.written in (2, 3), "whether the scan meets a row that comes meanwhile is open"
+    # It is open whether the scan meets what comes or goes while it is under way.
+    assert first.written in (1, 2, 3)
     second = poller.round("stock")
     assert isinstance(second, Moved)
     assert (second.passed, second.written) == (None, 2), "it follows what changed meanwhile"
